@@ -1,0 +1,67 @@
+//! The loop that many threads turn.
+//!
+//! This crate knows nothing of Python: what a loop carries for its user is a [`Payload`], which the core stores,
+//! moves and hands out, and never looks into. It holds what is on the path of every event, and no policy.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `state`   | the words: every state of a strand, of a watch and of a loop, and every arrow between them |
+//! | `strand`  | a queue served by one thread at a time, in order |
+//! | `watch`   | one descriptor's registration: add, modify, pause, resume, remove, re-arm |
+//! | `numbers` | which watch owns a descriptor number |
+//! | `slots`   | tokens: a slot and its generation in 64 bits |
+//! | `timer`   | deadlines |
+//! | `hub`     | the run queue, the lead, parking and the loop's life, under one mutex |
+//! | `turn`    | how a joined thread goes round: next, run, wait |
+//! | `event_loop` | all of it together: the face that the seam uses |
+//! | `poller`  | epoll, poll and select behind one trait |
+//! | `readiness` | a cached readiness word that an edge cannot slip past |
+//! | `clock`   | monotonic time, or time moved by hand |
+//! | `fork`, `counters`, `points` | a forked child, live objects, places where a test can hold a thread |
+//!
+//! Order of locks, outermost first: a number (`numbers`), a strand (`strand`), then one of hub, timers, slots.
+//! No lock is held while a payload runs or is dropped.
+
+pub mod clock;
+pub mod counters;
+pub mod error;
+pub mod event_loop;
+pub mod fork;
+pub mod hub;
+mod numbers;
+pub mod points;
+pub mod poller;
+pub mod readiness;
+pub mod slots;
+pub mod state;
+pub mod strand;
+pub mod sync;
+pub mod timer;
+pub mod turn;
+pub mod watch;
+
+pub use clock::{Clock, ManualClock};
+pub use error::Error;
+pub use event_loop::{EventLoop, Options, Origin, Stats};
+pub use poller::{Events, PollerKind};
+pub use slots::Token;
+pub use state::{Life, RemovalReason, StrandState};
+pub use strand::Strand;
+pub use turn::{Item, JoinOptions, Next, Seat};
+pub use watch::Watch;
+
+/// What a loop carries for its user: a callable with its arguments, or the object that stands for a watch.
+///
+/// The core drops a payload only in calls that say so ("attached" calls), never in [`EventLoop::wait`].
+pub trait Payload: Send + 'static {
+    /// Another handle to the same thing. Called only from attached calls.
+    fn duplicate(&self) -> Self;
+}
+
+/// A compile-time test: what threads share is `Send + Sync` whenever the payload is `Send`.
+fn _ensure_send_and_sync<P: Payload>() {
+    fn is<T: Send + Sync>() {}
+    is::<EventLoop<P>>();
+    is::<Strand<P>>();
+    is::<Watch<P>>();
+}

@@ -1,0 +1,116 @@
+//! The one place that says which locks these are: std's in normal builds, loom's under loom, `parking_lot`'s
+//! under ThreadSanitizer, which cannot see into std and would report false races.
+//!
+//! A poisoned mutex is entered all the same: no payload runs under a lock, so a panic inside one is a defect of
+//! this crate, and refusing every later call would turn one defect into a hang.
+//!
+//! `Arc` is std's everywhere: loom's has no `Weak`, and reference counts are not what is under test.
+
+use core::time::Duration;
+pub use std::sync::{Arc, Weak};
+
+#[cfg(not(loom))]
+pub use std::sync::atomic;
+
+#[cfg(loom)]
+pub use loom::sync::atomic;
+
+#[cfg(loom)]
+use loom::sync as imp;
+#[cfg(manyhands_tsan)]
+use parking_lot as imp;
+#[cfg(not(any(loom, manyhands_tsan)))]
+use std::sync as imp;
+
+/// Mutual exclusion without poisoning.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(imp::Mutex<T>);
+
+/// The lock held; released when dropped.
+pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
+
+impl<T> Mutex<T> {
+    /// A free mutex around `value`.
+    pub fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    /// Waits for the lock. Held for short stretches only, so an attached thread may call it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(manyhands_tsan)]
+        return self.0.lock();
+        #[cfg(not(manyhands_tsan))]
+        return match self.0.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+    }
+}
+
+/// A condition to wait for under a [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(imp::Condvar);
+
+impl Condvar {
+    /// Nobody waits yet.
+    pub fn new() -> Self {
+        Self(imp::Condvar::new())
+    }
+
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes every waiter.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Waits until notified or until `timeout` has gone by; spurious returns are allowed, so callers loop.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Option<Duration>) -> MutexGuard<'a, T> {
+        #[cfg(manyhands_tsan)]
+        {
+            let mut guard = guard;
+            match timeout {
+                None => self.0.wait(&mut guard),
+                Some(timeout) => {
+                    let _ = self.0.wait_for(&mut guard, timeout);
+                }
+            }
+            return guard;
+        }
+        #[cfg(not(manyhands_tsan))]
+        match timeout {
+            None => match self.0.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            },
+            Some(timeout) => match self.0.wait_timeout(guard, timeout) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            },
+        }
+    }
+}
+
+/// A number for the calling thread, never 0, never given twice.
+#[cfg(not(loom))]
+pub fn thread_number() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static MINE: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // A finalizer may run while the thread's locals are being torn down: it then counts as nobody's thread.
+    MINE.try_with(|number| *number).unwrap_or(u64::MAX)
+}
+
+/// A number for the calling thread, never 0: loom's threads share one thread of the system.
+#[cfg(loom)]
+pub fn thread_number() -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    loom::thread::current().id().hash(&mut hasher);
+    hasher.finish() | 1
+}

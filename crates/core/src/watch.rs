@@ -1,0 +1,471 @@
+//! One descriptor's registration.
+//!
+//! A watch is armed one-shot: the kernel reports it once, it waits in its strand's queue (PENDING), its handler runs,
+//! and only then the kernel is armed again. Level-triggered one-shot means that a handler which read a part is called
+//! again, and that readiness which was ignored (paused, stopped) is reported again by the next arming.
+//!
+//! Every change goes the same way: first the watch's word, under its strand's mutex; then the kernel, under the lock of
+//! its number ([`EventLoop::sync_kernel`] reads the word there, so the last to tell the kernel tells it the latest); then,
+//! if the caller may wait, the handler that is inside. `docs/design/watch.md` names the races.
+
+use core::time::Duration;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use crate::Payload;
+use crate::counters::{Counted, Kind};
+use crate::error::Error;
+use crate::event_loop::EventLoop;
+use crate::points::reach;
+use crate::poller::{Events, Mode as PollMode, PollError};
+use crate::slots::Token;
+use crate::state::watch::{FINISHED, PAUSED, PENDING, REMOVED, UNREGISTERED};
+use crate::state::{Life, Mode, RemovalReason, Schedule};
+use crate::strand::{Body, Entry, Inside, Strand};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use crate::sync::{Arc, MutexGuard, thread_number};
+
+/// One descriptor's registration. Made by [`EventLoop::add`].
+pub struct Watch<P: Payload> {
+    fd: RawFd,
+    token: Token,
+    strand: Arc<Strand<P>>,
+    /// The flags of `state::watch`. GUARDED BY `strand.body`; atomic only so that it can be shared.
+    word: AtomicU32,
+    /// What to report. GUARDED BY `strand.body`.
+    interest: AtomicU32,
+    /// What was reported and not yet delivered. GUARDED BY `strand.body`.
+    pending: AtomicU32,
+    /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
+    reason: AtomicU8,
+    /// Whether the kernel may report it. Set under the number's lock before the kernel is told; cleared by whoever
+    /// takes the report, so "true" may be late and costs a system call, and "false" is always so.
+    armed: AtomicBool,
+    _counted: Counted,
+}
+
+/// A watch that has ended: its payload, and whatever is owed to it, go back to the seam, exactly once.
+#[must_use]
+pub struct Finished<P: Payload> {
+    /// The watch.
+    pub watch: Arc<Watch<P>>,
+    /// What the loop carried for it.
+    pub payload: P,
+    /// Why it ended.
+    pub reason: RemovalReason,
+}
+
+/// A watch just registered, and the one it displaced.
+pub type Added<P> = (Arc<Watch<P>>, Option<Finished<P>>);
+
+/// Who is inside a watch's handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occupant {
+    /// Nobody: nothing of it runs, and nothing starts.
+    Nobody,
+    /// The calling thread.
+    Me,
+    /// Another thread.
+    Other,
+}
+
+/// What the loop keeps for a registered watch.
+pub(crate) struct Record<P: Payload> {
+    pub(crate) watch: Arc<Watch<P>>,
+    pub(crate) payload: P,
+}
+
+impl<P: Payload> Watch<P> {
+    /// The descriptor's number.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Its token, unique in its loop.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The strand that its handler runs on.
+    pub fn strand(&self) -> &Arc<Strand<P>> {
+        &self.strand
+    }
+
+    /// What it reports.
+    pub fn interest(&self) -> Events {
+        Events(self.interest.load(Ordering::Relaxed))
+    }
+
+    /// Whether its events are held back.
+    pub fn paused(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & PAUSED != 0
+    }
+
+    /// Why it was removed, if it was.
+    pub fn removed(&self) -> Option<RemovalReason> {
+        // ORDER: Acquire; pairs with the Release in `EventLoop::end_watch`, which stores the reason first.
+        (self.word.load(Ordering::Acquire) & REMOVED != 0).then(|| self.reason())
+    }
+
+    fn reason(&self) -> RemovalReason {
+        match self.reason.load(Ordering::Relaxed) {
+            1 => RemovalReason::Removed,
+            2 => RemovalReason::FdGone,
+            3 => RemovalReason::HandlerError,
+            4 => RemovalReason::StrandClosed,
+            _ => RemovalReason::LoopClosed,
+        }
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.word.load(Ordering::Relaxed) & flag != 0
+    }
+
+    fn set(&self, flag: u32) {
+        // ORDER: Release; publishes `reason` to `removed`. Everything else is ordered by the strand's mutex.
+        self.word.fetch_or(flag, Ordering::Release);
+    }
+
+    fn unset(&self, flag: u32) {
+        self.word.fetch_and(!flag, Ordering::Release);
+    }
+
+    /// Who is inside, as far as `remove` and `pause` have to know. The strand of its own ends with the watch, so after a
+    /// removal its timers count too.
+    fn occupant(&self, body: &Body<P>) -> Occupant {
+        let inside = match body.inside {
+            Inside::Watch(token) => token == self.token,
+            Inside::Timer => self.strand.own && self.has(REMOVED),
+            Inside::Nobody | Inside::Message => false,
+        };
+        match (inside, body.thread == thread_number()) {
+            (false, _) => Occupant::Nobody,
+            (true, true) => Occupant::Me,
+            (true, false) => Occupant::Other,
+        }
+    }
+}
+
+/// What the thread inside a strand does with a watch that it took off the queue.
+pub(crate) enum Dispatch<P: Payload> {
+    /// Its handler is inside now.
+    Run(P, Events),
+    /// Nothing: it was paused or removed meanwhile.
+    Skip,
+    /// Nothing that is still asked for: arm it again.
+    Rearm,
+    /// The descriptor is gone.
+    Gone,
+}
+
+impl<P: Payload> EventLoop<P> {
+    /// Registers a descriptor. `make` builds the payload from the watch (attached, under no lock).
+    ///
+    /// Without a strand the watch gets one of its own. Returns the watch and the one it displaced, if the number had
+    /// been closed and used again behind the loop's back.
+    pub fn add<E: From<Error>>(
+        &self,
+        fd: RawFd,
+        events: Events,
+        strand: Option<Arc<Strand<P>>>,
+        make: impl FnOnce(&Arc<Watch<P>>) -> Result<P, E>,
+    ) -> Result<Added<P>, E> {
+        self.check_open()?;
+        if fd < 0 {
+            return Err(Error::Poll(PollError::BadDescriptor).into());
+        }
+        let strand = strand.unwrap_or_else(|| self.new_strand(true, None));
+        let watch = self.insert_watch(fd, events, strand, make)?;
+        let refused = match self.register(&watch, events) {
+            Ok(displaced) => {
+                reach("add.registered");
+                // The loop may have been closed meanwhile, before it could see the watch.
+                if self.hub.life() != Life::Closed {
+                    return Ok((watch, displaced.and_then(|old| self.end_watch(&old, RemovalReason::FdGone))));
+                }
+                Error::Closed
+            }
+            Err(error) => error,
+        };
+        drop(self.end_watch(&watch, RemovalReason::Removed));
+        Err(refused.into())
+    }
+
+    /// The table entry comes before the kernel's: an event that is reported at once must find it.
+    fn insert_watch<E: From<Error>>(
+        &self,
+        fd: RawFd,
+        events: Events,
+        strand: Arc<Strand<P>>,
+        make: impl FnOnce(&Arc<Watch<P>>) -> Result<P, E>,
+    ) -> Result<Arc<Watch<P>>, E> {
+        // A token is needed before the payload can be made, and the payload must not be made under a lock.
+        let token = self.watches.lock().insert(|_| None);
+        let watch = Arc::new(Watch {
+            fd,
+            token,
+            strand,
+            word: AtomicU32::new(0),
+            interest: AtomicU32::new(events.0),
+            pending: AtomicU32::new(0),
+            reason: AtomicU8::new(0),
+            armed: AtomicBool::new(true),
+            _counted: Counted::new(Kind::Watches),
+        });
+        let refused = match make(&watch) {
+            Err(error) => error,
+            Ok(payload) => {
+                let mut body = watch.strand.body.lock();
+                if body.word.mode == Mode::Open {
+                    body.attach(token);
+                    drop(body);
+                    if let Some(record) = self.watches.lock().get_mut(token) {
+                        *record = Some(Record { watch: watch.clone(), payload });
+                    }
+                    return Ok(watch);
+                }
+                drop(body);
+                Error::StrandClosed.into()
+            }
+        };
+        self.watches.lock().remove(token);
+        self.settle_strand(&watch.strand, watch.strand.body.lock());
+        Err(refused)
+    }
+
+    fn register(&self, watch: &Arc<Watch<P>>, events: Events) -> Result<Option<Arc<Watch<P>>>, Error> {
+        let mut number = self.numbers.lock(watch.fd);
+        self.poller.add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
+        // ADD succeeded although the table names another: that one's descriptor is gone, and it must never touch this
+        // number again.
+        let old = number.replace(watch.token);
+        drop(number);
+        Ok(self.watch(old))
+    }
+
+    /// The watch behind a token.
+    pub(crate) fn watch(&self, token: Token) -> Option<Arc<Watch<P>>> {
+        self.watches.lock().get(token)?.as_ref().map(|record| record.watch.clone())
+    }
+
+    /// The payload of the watch that owns a number.
+    pub fn get(&self, fd: RawFd) -> Option<P> {
+        if fd < 0 {
+            return None;
+        }
+        let token = self.numbers.lock(fd).owner();
+        self.watches.lock().get(token)?.as_ref().map(|record| record.payload.duplicate())
+    }
+
+    /// Tells the kernel what the watch's word says now. Err if the descriptor is gone.
+    fn sync_kernel(&self, watch: &Watch<P>) -> Result<(), Error> {
+        let number = self.numbers.lock(watch.fd);
+        if number.owner() != watch.token {
+            // Removed (then there is nothing to tell), or displaced by a watch on the number's next descriptor.
+            return Ok(());
+        }
+        let body = watch.strand.body.lock();
+        let interest = watch.interest();
+        let want = !watch.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(watch.token);
+        drop(body);
+        if want {
+            watch.armed.store(true, Ordering::Relaxed);
+            self.poller.modify(watch.fd, watch.token.0, interest, PollMode::OneShot)?;
+        } else if watch.armed.load(Ordering::Relaxed) {
+            self.poller.disarm(watch.fd, watch.token.0)?;
+            watch.armed.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::sync_kernel`]; a watch whose descriptor is gone ends here.
+    pub(crate) fn sync_or_end(&self, watch: &Arc<Watch<P>>) -> Option<Finished<P>> {
+        match self.sync_kernel(watch) {
+            Ok(()) => None,
+            Err(_) => self.end_watch(watch, RemovalReason::FdGone),
+        }
+    }
+
+    /// Changes what is reported; while the handler runs or the watch is paused it takes effect afterwards.
+    pub fn modify(&self, watch: &Arc<Watch<P>>, events: Events) -> (Result<(), Error>, Option<Finished<P>>) {
+        if let Err(error) = self.check_open() {
+            return (Err(error), None);
+        }
+        let body = watch.strand.body.lock();
+        if watch.has(REMOVED) {
+            drop(body);
+            return (Err(Error::WatchRemoved { reason: watch.reason() }), None);
+        }
+        watch.interest.store(events.0, Ordering::Relaxed);
+        drop(body);
+        let finished = self.sync_or_end(watch);
+        let result = match watch.removed() {
+            Some(reason) if finished.is_some() => Err(Error::WatchRemoved { reason }),
+            _ => Ok(()),
+        };
+        (result, finished)
+    }
+
+    /// No handler of it starts until `resume`. A flag.
+    pub fn pause(&self, watch: &Arc<Watch<P>>) -> Option<Finished<P>> {
+        let body = watch.strand.body.lock();
+        if watch.has(REMOVED) {
+            return None;
+        }
+        watch.set(PAUSED);
+        drop(body);
+        reach("pause.word");
+        self.sync_or_end(watch)
+    }
+
+    /// Undoes `pause`; what is ready is reported again by the arming.
+    pub fn resume(&self, watch: &Arc<Watch<P>>) -> (Result<(), Error>, Option<Finished<P>>) {
+        if let Err(error) = self.check_open() {
+            return (Err(error), None);
+        }
+        let body = watch.strand.body.lock();
+        if watch.has(REMOVED) {
+            drop(body);
+            return (Err(Error::WatchRemoved { reason: watch.reason() }), None);
+        }
+        watch.unset(PAUSED);
+        if body.waiters > 0 {
+            watch.strand.vacated.notify_all();
+        }
+        drop(body);
+        (Ok(()), self.sync_or_end(watch))
+    }
+
+    /// Ends a watch: no handler starts any more. None if it had ended already, or if a handler is inside: then the
+    /// thread that leaves it gets the `Finished`.
+    pub fn end_watch(&self, watch: &Arc<Watch<P>>, reason: RemovalReason) -> Option<Finished<P>> {
+        let mut body = watch.strand.body.lock();
+        if watch.has(REMOVED) {
+            return None;
+        }
+        watch.reason.store(reason as u8, Ordering::Relaxed);
+        watch.set(REMOVED);
+        if watch.strand.own {
+            body.word.closing();
+        }
+        drop(body);
+        reach("remove.word");
+        let mut number = self.numbers.lock(watch.fd);
+        if number.owner() == watch.token {
+            number.clear();
+            // Missing or bad: the descriptor was closed first, and the kernel forgot it by itself.
+            _ = self.poller.delete(watch.fd);
+        }
+        drop(number);
+        if watch.strand.own {
+            let cancelled = self.timers.lock().cancel_all(&watch.strand);
+            drop(cancelled);
+        }
+        let body = watch.strand.body.lock();
+        watch.set(UNREGISTERED);
+        self.try_finish(watch, body)
+    }
+
+    /// Hands the ended watch out, once, as soon as it is out of the kernel and nobody is in its handler.
+    fn try_finish(&self, watch: &Arc<Watch<P>>, mut body: MutexGuard<'_, Body<P>>) -> Option<Finished<P>> {
+        if !watch.has(UNREGISTERED) || watch.has(FINISHED) || body.inside == Inside::Watch(watch.token) {
+            return None;
+        }
+        watch.set(FINISHED);
+        body.detach(watch.token);
+        drop(body);
+        let record = self.watches.lock().remove(watch.token).flatten();
+        self.settle_strand(&watch.strand, watch.strand.body.lock());
+        record.map(|Record { watch, payload }| Finished { reason: watch.reason(), watch, payload })
+    }
+
+    /// Who is inside its handler now.
+    pub fn occupant(&self, watch: &Watch<P>) -> Occupant {
+        watch.occupant(&watch.strand.body.lock())
+    }
+
+    /// Detached. Waits until nobody else is inside, or the watch was resumed; false after `timeout`.
+    pub fn wait_vacant(&self, watch: &Watch<P>, timeout: Option<Duration>) -> bool {
+        let settled = |body: &Body<P>| {
+            watch.occupant(body) != Occupant::Other || (!watch.has(PAUSED) && !watch.has(REMOVED))
+        };
+        Self::wait_body(&watch.strand, timeout, settled)
+    }
+
+    /// Detached. Waits on a strand until `settled`; false after `timeout`.
+    pub(crate) fn wait_body(
+        strand: &Strand<P>,
+        timeout: Option<Duration>,
+        settled: impl Fn(&Body<P>) -> bool,
+    ) -> bool {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut body = strand.body.lock();
+        loop {
+            if settled(&body) {
+                return true;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            body.waiters += 1;
+            body = strand.vacated.wait(body, left);
+            body.waiters -= 1;
+        }
+    }
+
+    /// The leader, detached: an event was reported. Returns the strand if it has to go to the run queue.
+    pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Option<Arc<Strand<P>>> {
+        let mut body = watch.strand.body.lock();
+        watch.armed.store(false, Ordering::Relaxed);
+        if watch.has(REMOVED | PAUSED) {
+            return None;
+        }
+        watch.pending.fetch_or(events.0, Ordering::Relaxed);
+        if !watch.has(PENDING) {
+            watch.set(PENDING);
+            body.queue.push_back(Entry::Watch(watch.clone()));
+        }
+        (body.word.schedule() == Schedule::Push).then(|| watch.strand.clone())
+    }
+
+    /// The thread inside the strand: may the handler run? If so it is inside when this returns.
+    pub(crate) fn dispatch(&self, watch: &Watch<P>, body: &mut Body<P>) -> Dispatch<P> {
+        watch.unset(PENDING);
+        let pending = Events(watch.pending.swap(0, Ordering::Relaxed));
+        if watch.has(REMOVED | PAUSED) {
+            return Dispatch::Skip;
+        }
+        if pending.contains(Events::GONE) {
+            return Dispatch::Gone;
+        }
+        let always = Events::HANGUP.union(Events::ERROR);
+        let events = Events(pending.0 & watch.interest().union(always).0);
+        if events.is_empty() {
+            return Dispatch::Rearm;
+        }
+        body.inside = Inside::Watch(watch.token);
+        body.thread = thread_number();
+        // It is inside, so its record stays until it is out.
+        match self.watches.lock().get(watch.token) {
+            Some(Some(record)) => Dispatch::Run(record.payload.duplicate(), events),
+            _ => Dispatch::Skip,
+        }
+    }
+
+    /// The thread that leaves the handler: the last one to be inside ends what was removed meanwhile, or arms again.
+    pub(crate) fn handler_ended(&self, watch: &Arc<Watch<P>>) -> Option<Finished<P>> {
+        let mut body = watch.strand.body.lock();
+        body.inside = Inside::Nobody;
+        body.thread = 0;
+        if body.waiters > 0 {
+            watch.strand.vacated.notify_all();
+        }
+        if watch.has(REMOVED) {
+            return self.try_finish(watch, body);
+        }
+        drop(body);
+        reach("watch.rearm");
+        self.sync_or_end(watch)
+    }
+}

@@ -1,0 +1,82 @@
+//! One exhaustive match from the core's refusals to Python's exceptions, which say what was expected, what came and what
+//! to do (`manyhands.errors`).
+
+use manyhands_core::error::Error;
+use manyhands_core::poller::PollError;
+use manyhands_core::state::RemovalReason;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+/// What a refused call was about, for the text of its exception.
+#[derive(Default)]
+pub struct About<'a> {
+    /// The loop's name.
+    pub name: &'a str,
+    /// The descriptor.
+    pub fd: i32,
+    /// The strand or its name.
+    pub strand: Option<Bound<'a, PyAny>>,
+    /// The watch that is there already.
+    pub watch: Option<Bound<'a, PyAny>>,
+}
+
+macro_rules! class {
+    ($py:expr, $name:literal) => {{
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        CLASS.import($py, "manyhands.errors", $name)
+    }};
+}
+
+fn made<'py>(class: PyResult<&Bound<'py, PyAny>>, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
+    match class.and_then(|class| class.call1(args)) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// The exception for a refusal of the core.
+pub fn raise<'py>(py: Python<'py>, error: Error, about: &About<'py>) -> PyErr {
+    let name = about.name;
+    match error {
+        Error::Closed => made(class!(py, "LoopClosed"), (name,)),
+        Error::Stopped => made(class!(py, "LoopStopped"), (name,)),
+        Error::Forked { parent } => made(class!(py, "ForkedError"), (format!("loop {name:?}"), parent)),
+        Error::Inside { joined } => PyRuntimeError::new_err(format!(
+            "loop {name:?} cannot be restarted while {joined} thread(s) are still in join(): call stop() and wait for it"
+        )),
+        Error::WatchExists => made(class!(py, "WatchExists"), (about.fd, about.watch.clone())),
+        Error::WatchRemoved { reason } => made(class!(py, "WatchRemoved"), (about.fd, removal_reason(py, reason))),
+        Error::StrandClosed => made(class!(py, "StrandClosed"), (about.strand.clone(),)),
+        Error::QueueFull { limit } => made(class!(py, "QueueFull"), (about.strand.clone(), limit)),
+        Error::Poll(PollError::BadDescriptor | PollError::Missing) => made(class!(py, "BadDescriptor"), (about.fd,)),
+        Error::Poll(PollError::NotPollable) => made(class!(py, "NotPollable"), (about.fd,)),
+        Error::Poll(PollError::Exists) => made(class!(py, "WatchExists"), (about.fd, about.watch.clone())),
+        Error::Poll(PollError::TooLarge { limit }) => {
+            made(class!(py, "NotPollable"), (about.fd, format!("poller='select' takes descriptors below {limit}")))
+        }
+        Error::Poll(PollError::Os(errno)) => PyOSError::new_err((errno, strerror(py, errno))),
+    }
+}
+
+fn strerror(py: Python<'_>, errno: i32) -> String {
+    py.import("os").and_then(|os| os.call_method1("strerror", (errno,))?.extract()).unwrap_or_default()
+}
+
+/// A call that would wait, on a lent thread.
+pub fn would_deadlock(py: Python<'_>, call: &str, name: &str) -> PyErr {
+    made(class!(py, "WouldDeadlock"), (call, name))
+}
+
+/// The `RemovalReason` of Python.
+pub fn removal_reason(py: Python<'_>, reason: RemovalReason) -> Option<Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let name = match reason {
+        RemovalReason::Removed => "REMOVED",
+        RemovalReason::FdGone => "FD_GONE",
+        RemovalReason::HandlerError => "HANDLER_ERROR",
+        RemovalReason::StrandClosed => "STRAND_CLOSED",
+        RemovalReason::LoopClosed => "LOOP_CLOSED",
+    };
+    CLASS.import(py, "manyhands._events", "RemovalReason").and_then(|class| class.getattr(name)).ok()
+}

@@ -1,0 +1,66 @@
+//! What the core carries for Python: a call to make, or the object that stands for a watch.
+
+use manyhands_core::Payload;
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::watch::Watch;
+
+/// A callable with its arguments, and the context that it runs in.
+pub struct Call {
+    pub callable: Py<PyAny>,
+    pub args: Py<PyTuple>,
+    /// A `contextvars.Context`.
+    pub context: Py<PyAny>,
+}
+
+/// What the core carries.
+pub enum Carried {
+    Call(Call),
+    Watch(Py<Watch>),
+}
+
+impl Call {
+    /// The call, to be run in a copy of the current context.
+    pub fn new(callable: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<Self> {
+        let context = copy_context(callable.py())?;
+        Ok(Self { callable: callable.unbind(), args: args.unbind(), context })
+    }
+}
+
+impl Payload for Carried {
+    fn duplicate(&self) -> Self {
+        // SAFETY: the core calls this in attached calls only.
+        let py = unsafe { Python::assume_attached() };
+        match self {
+            Self::Call(call) => Self::Call(Call {
+                callable: call.callable.clone_ref(py),
+                args: call.args.clone_ref(py),
+                context: call.context.clone_ref(py),
+            }),
+            Self::Watch(watch) => Self::Watch(watch.clone_ref(py)),
+        }
+    }
+}
+
+impl Carried {
+    /// Shows the collector what is held.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Call(call) => {
+                visit.call(&call.callable)?;
+                visit.call(&call.args)?;
+                visit.call(&call.context)
+            }
+            Self::Watch(watch) => visit.call(watch),
+        }
+    }
+}
+
+/// `contextvars.copy_context()`.
+pub fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    // SAFETY: attached; the call returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyContext_CopyCurrent()).map(Bound::unbind) }
+}

@@ -1,0 +1,64 @@
+//! A timer's handle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use manyhands_core::{Strand as CoreStrand, Token};
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use crate::event_loop::LoopCore;
+use crate::payload::Carried;
+
+/// A callback at a time of the loop's clock. Made by `call_later`, `call_at` and `call_every`.
+///
+/// Threads: any. The callback runs on a joined thread, on the timer's strand.
+#[pyclass(frozen, module = "manyhands", weakref)]
+pub struct Timer {
+    pub owner: Py<LoopCore>,
+    pub token: Token,
+    pub strand: Option<Arc<CoreStrand<Carried>>>,
+    /// Nanoseconds; the last deadline that was seen.
+    pub when: AtomicU64,
+}
+
+#[pymethods]
+impl Timer {
+    /// Seconds on the loop's clock: the next deadline, or the last one if it has run or was cancelled.
+    #[getter]
+    fn when(&self) -> f64 {
+        if let Ok(core) = self.owner.get().core()
+            && let Some(when) = core.timer_when(self.token)
+        {
+            self.when.store(when, Ordering::Relaxed);
+        }
+        self.when.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Whether its callback is still to run (again).
+    #[getter]
+    fn active(&self) -> bool {
+        self.owner.get().core().is_ok_and(|core| core.timer_when(self.token).is_some())
+    }
+
+    /// Take it off the loop; its callback is freed before this returns.
+    ///
+    /// Returns:
+    ///     True if the callback will not run (again) because of this call. False if it had run, runs now for the last
+    ///     time, or was cancelled before.
+    ///
+    /// Blocks: never.
+    fn cancel(&self) -> bool {
+        self.owner.get().core().is_ok_and(|core| core.cancel_timer(self.token, self.strand.as_ref()))
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.active() { "active" } else { "ended" };
+        format!("<manyhands.Timer at {:.6} {state}>", self.when())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.owner)
+    }
+}

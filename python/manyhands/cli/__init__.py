@@ -1,0 +1,92 @@
+"""The command line: `manyhands echo`, `manyhands doctor`, `manyhands demo`, `manyhands --version`.
+
+A command is a module of this package with two functions: `configure(parser)` declares its options, `run(options)` does
+the work and returns the exit status. What they use of the library is its public face: the commands are its first users.
+
+Exit status: 0 done; 1 it could not be done, and one sentence on standard error says why and what to do; 2 the arguments
+were wrong; 130 ended by a Ctrl-C that could not wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import manyhands as mh
+from manyhands.cli import demo, doctor, echo
+from manyhands.cli._failure import Failure as Failure
+
+
+class Command(NamedTuple):
+    """What a module of this package gives to the command line."""
+
+    purpose: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "echo": Command(
+        "send back what comes: every connection by one watch, on a loop that many threads turn",
+        echo.configure,
+        echo.run,
+    ),
+    "doctor": Command(
+        "print what a bug report needs: interpreter, system, pollers, limits, versions",
+        doctor.configure,
+        doctor.run,
+    ),
+    "demo": Command(
+        "start the echo server, send it real traffic, check every byte, show the figures",
+        demo.configure,
+        demo.run,
+    ),
+}
+"""Name on the command line -> what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `manyhands` command.
+
+    Args:
+        argv: the arguments after the program's name; None takes the process's own.
+
+    Returns:
+        The exit status (see the head of this file).
+
+    Raises:
+        SystemExit: the arguments are wrong (2), or only help or the version was asked for (0).
+
+    Threads: `echo` ends at a signal only when called on the main thread.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+    except Failure as failure:
+        print(f"manyhands {options.command}: {failure}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone (`manyhands doctor | head -1`). What is buffered goes nowhere, in silence.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="manyhands",
+        description="An event loop that any number of threads may turn together.",
+        epilog="`manyhands COMMAND --help` lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"manyhands {mh.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        description = command.purpose[0].upper() + command.purpose[1:] + "."
+        command.configure(commands.add_parser(name, help=command.purpose, description=description))
+    return parser

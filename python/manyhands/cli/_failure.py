@@ -1,0 +1,42 @@
+"""The one way a command says that it cannot do what it was asked."""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+
+class Failure(Exception):
+    """A command cannot go on. Its text is one sentence for the person at the terminal: what is wrong and what to do.
+
+    `manyhands.cli.main` prints it on standard error and ends with status 1. It is never raised for a mistake of this
+    library: those keep their traceback.
+    """
+
+
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+"""Error numbers of "no descriptor left": in this process, in this system."""
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open at once (the soft limit)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 2**31 - 1
+
+
+def require_descriptors(needed: int, what: str) -> None:
+    """Check that this process may open `needed` descriptors.
+
+    Args:
+        needed: how many, all told; the ones that are open already included.
+        what: who needs them, as the subject of the sentence: "the echo server".
+
+    Raises:
+        Failure: the limit is lower; the text names it and the command that raises it.
+    """
+    limit = descriptor_limit()
+    if limit < needed:
+        raise Failure(
+            f"{what} needs {needed} open files and this process may have {limit}: "
+            f"raise the limit with `ulimit -n {max(needed, 1024)}` and start it again."
+        )

@@ -1,0 +1,311 @@
+"""`manyhands echo`: an echo server on one loop that several threads turn.
+
+The main thread is one of them; the others are plain `threading.Thread`s that call `loop.join()`. What each `join()`
+returns is how much of the work that thread did, and is what the summary shows. The first Ctrl-C or SIGTERM asks the loop
+to stop, the second ends the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from select import POLLOUT, poll
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeAlias
+
+import manyhands as mh
+from manyhands.cli._echo_server import EchoServer, Figures
+from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, require_descriptors
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; Go's and libuv's default too. The kernel caps it at net.core.somaxconn."""
+
+DESCRIPTORS = 24
+"""What the server needs before its first client: standard streams, the loop's own, the listener, and modules that are
+still to be imported."""
+
+MAX_THREADS = 1024
+"""A number beyond this one is a slip of the finger."""
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7007, help="port; 0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=thread_count, default=2, metavar="N", help="threads that turn the loop (default: %(default)s)"
+    )
+    parser.add_argument("--poller", choices=("epoll", "poll", "select"), default="epoll", help="(default: %(default)s)")
+    parser.add_argument(
+        "--style", choices=("watch",), default="watch", help="what serves a connection (default: %(default)s)"
+    )
+
+
+def thread_count(text: str) -> int:
+    """Read a number of threads, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number from 1 to MAX_THREADS.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"expected a number of threads from 1 to {MAX_THREADS}, got {text!r}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal, then print the summary.
+
+    Raises:
+        Failure: it cannot listen, or there are too few descriptors or threads; nothing is left open.
+    """
+    require_descriptors(DESCRIPTORS, "the echo server")
+    listener = open_listener(options.host, options.port)
+    try:
+        host, port = listener.getsockname()[:2]
+        loop = mh.EventLoop(name="echo", poller=options.poller)
+    except OSError as error:
+        listener.close()
+        raise _cannot_start(error) from error
+    status_line = StatusLine()
+    with Ending(loop) as ending:
+        try:
+            server = EchoServer(loop, listener, status_line.say)
+            print(
+                f"manyhands echo: listening on {host} port {port} "
+                f"({options.poller}, threads: {options.threads}); Ctrl-C ends it",
+                flush=True,
+            )
+            started = time.monotonic()
+            if status_line.usable:
+                loop.call_every(1.0, LiveFigures(server, status_line).show)
+            shares = lend_threads(loop, options.threads)
+            seconds = time.monotonic() - started
+            figures = server.figures()
+        finally:
+            status_line.clear()
+            loop.close()
+            listener.close()
+        print(summary(figures, shares, seconds, ending.signal_name), flush=True)
+    return 0
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Open a non-blocking listening socket.
+
+    Args:
+        host: a name or an address of this machine; of a name's addresses the first that can be used is taken.
+        port: 0 <= port <= 65535; 0 lets the kernel choose.
+
+    Raises:
+        Failure: the name is unknown, the address not ours, the port out of range, taken or not allowed.
+    """
+    if not 0 <= port <= 65_535:
+        raise Failure(f"there is no port {port}: choose one from 1 to 65535, or 0 for any that is free.")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise Failure(
+            f"cannot find the host {host!r} ({getattr(error, 'strerror', None) or error}): give --host a name or an "
+            "address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them."
+        ) from error
+    reason = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, kind, protocol, _, address in found:
+        try:
+            listener = socket.socket(family, kind, protocol)
+        except OSError as error:
+            reason = error
+            continue
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+            return listener
+        except OSError as error:
+            listener.close()
+            reason = error
+    raise _cannot_listen(host, port, reason) from reason
+
+
+def lend_threads(loop: mh.EventLoop, threads: int) -> dict[str, int]:
+    """Turn the loop with the calling thread and `threads - 1` others until it is stopped.
+
+    Returns:
+        Thread's name -> how many handlers it ran.
+
+    Raises:
+        Failure: the system gives no more threads; those that had been started have ended.
+    """
+    shares = dict.fromkeys(["main", *(f"echo-{number}" for number in range(1, threads))], 0)
+
+    def lend(name: str) -> None:
+        shares[name] = loop.join()
+
+    workers: list[threading.Thread] = []
+    try:
+        for name in list(shares)[1:]:
+            worker = threading.Thread(target=lend, args=(name,), name=name)
+            try:
+                worker.start()
+            except (RuntimeError, MemoryError) as error:
+                raise Failure(
+                    f"the system starts no more than {len(workers)} threads beside the main one ({error}): "
+                    "ask for fewer with --threads, or raise `ulimit -u`."
+                ) from error
+            workers.append(worker)
+        lend("main")
+    finally:
+        loop.request_stop()
+        for worker in workers:
+            worker.join()
+    return shares
+
+
+def summary(figures: Figures, shares: dict[str, int], seconds: float, ended_by: str | None) -> str:
+    """Write the text that the server prints at its end."""
+    rate = figures.messages / seconds if seconds > 0 else 0.0
+    still_open = f", {figures.open:,} still open" if figures.open else ""
+    handlers = ", ".join(f"{name} {count:,}" for name, count in shares.items())
+    return "\n".join(
+        (
+            f"ended by {ended_by or 'the loop'} after {seconds:.1f} s",
+            f"  connections          {figures.connections:,}{still_open}",
+            f"  messages             {figures.messages:,} ({rate:,.0f} a second)",
+            f"  bytes                {figures.bytes:,}",
+            f"  handlers per thread  {handlers}",
+        )
+    )
+
+
+class Ending:
+    """While entered, SIGINT and SIGTERM end the server: the first in order, the second at once. Restores what was there.
+
+    Python's signal handlers run on the main thread, which is in `join()`; `request_stop()` neither blocks nor locks.
+    """
+
+    def __init__(self, loop: mh.EventLoop) -> None:
+        self._loop = loop
+        self._previous: dict[signal.Signals, SignalHandler] = {}
+        self.signal_name: str | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal) or signal.SIG_DFL
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_name is not None:
+            os._exit(128 + number)
+        self.signal_name = signal.Signals(number).name
+        self._loop.request_stop()
+
+
+class StatusLine:
+    """One line at the bottom of the terminal (standard error), rewritten in place. Any thread.
+
+    A terminal that takes nothing (Ctrl-S) misses lines and delays nobody: the line is written only when there is room.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # None if the process was started without one
+        self.usable = self._stream is not None and self._stream.isatty()
+        self._terminal = threading.Lock()
+        self._shown = False  # GUARDED BY: _terminal
+
+    def show(self, text: str) -> None:
+        """Put `text` in place of the line that was shown last, cut to the terminal's width."""
+        with self._terminal:
+            room = poll()
+            room.register(self._stream.fileno(), POLLOUT)
+            if not room.poll(0):
+                return
+            columns = shutil.get_terminal_size().columns
+            self._write(f"\r\x1b[K{text[: columns - 1]}")
+            self._shown = True
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence that stays, above the line if there is one."""
+        with self._terminal:
+            self._erase()
+            self._write(f"manyhands echo: {sentence}\n")
+
+    def clear(self) -> None:
+        """Take the line away."""
+        with self._terminal:
+            self._erase()
+
+    def _erase(self) -> None:
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = False
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+class LiveFigures:
+    """The figures of the last second, for the status line. Called by a timer, so never twice at a time."""
+
+    def __init__(self, server: EchoServer, line: StatusLine) -> None:
+        self._server = server
+        self._line = line
+        self._at = time.monotonic()
+        self._before = server.figures()
+
+    def show(self) -> None:
+        """Show what was done since the last call."""
+        now, figures = time.monotonic(), self._server.figures()
+        seconds = max(now - self._at, 1e-3)
+        messages = (figures.messages - self._before.messages) / seconds
+        mebibytes = (figures.bytes - self._before.bytes) / seconds / 2**20
+        self._line.show(
+            f"{figures.open:,} open of {figures.connections:,} connections · {messages:,.0f} messages/s · "
+            f"{mebibytes:,.1f} MiB/s · {figures.messages:,} messages in all"
+        )
+        self._at, self._before = now, figures
+
+
+def _cannot_start(error: OSError) -> Failure:
+    if error.errno in OUT_OF_DESCRIPTORS:
+        return Failure(
+            f"there is no descriptor left for the loop ({error.strerror}): raise the limit with `ulimit -n 1024`, or "
+            "close programs that hold many files open."
+        )
+    return Failure(f"the loop cannot be made ({error}): `manyhands doctor` shows what this system offers.")
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> Failure:
+    if error.errno == errno.EADDRINUSE:
+        return Failure(f"port {port} of {host} is in use: end the program that has it, or choose another with --port.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Failure(
+            f"no permission to listen on port {port} of {host}: choose a port from 1024 on, or run it with the right "
+            "to use lower ones."
+        )
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return Failure(
+            f"{host} is no address of this machine ({error.strerror}): give --host one that it has, such as 127.0.0.1, "
+            "or 0.0.0.0 for all of them."
+        )
+    if error.errno in OUT_OF_DESCRIPTORS:
+        return _cannot_start(error)
+    return Failure(f"cannot listen on port {port} of {host}: {error.strerror or error}; try another --host or --port.")

@@ -1,0 +1,198 @@
+"""Fixtures of every test, and the leak line at the end of each."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import LONG, wait_until
+
+import manyhands as mh
+from manyhands import testing
+
+OWN_THREADS = {"mh-monitor"}
+"""Threads of the library that outlive a test by design, and end by themselves."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--switch-interval`: how often the GIL is handed on, in seconds; 1e-5 makes races a hundred times likelier."""
+    parser.addoption("--switch-interval", type=float, default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Apply `--switch-interval`."""
+    interval = config.getoption("--switch-interval")
+    if interval is not None:
+        sys.setswitchinterval(interval)
+
+
+class Spawned:
+    """A call on a thread of its own."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._outcome: Any = None
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, args=(function, args), name=f"spawned-{function}", daemon=True)
+        self.thread.start()
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            self._outcome = function(*args)
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return not self.thread.is_alive()
+
+    def result(self, timeout: float = LONG) -> Any:
+        """Wait for the call and return, or raise, what it did."""
+        self.thread.join(timeout)
+        if self.thread.is_alive():
+            frame = sys._current_frames().get(self.thread.ident or 0)
+            stack = "".join(traceback.format_stack(frame)) if frame else "?"
+            raise TimeoutError(f"{self.thread.name} still runs after {timeout} s, at:\n{stack}")
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name not in OWN_THREADS}
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+    return {entry for entry in found if "/proc/" not in entry}
+
+
+@pytest.fixture(autouse=True)
+def leak_line(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test ends with no thread, descriptor or live object of the core that was not there before."""
+    gc.collect()
+    before = (_threads(), _descriptors(), testing.live_objects())
+    yield
+    # Frames of a failed test keep its objects alive: the failure itself is what counts then.
+    if sys.exc_info()[0] is not None:
+        return
+    request.node.funcargs.clear()  # pytest keeps what the fixtures gave, and so the loops, until after this
+
+    def clean() -> bool:
+        gc.collect()
+        live = testing.live_objects()
+        return (
+            _threads() <= before[0]
+            and _descriptors() <= before[1]
+            and all(live[kind] <= before[2][kind] for kind in live)
+        )
+
+    try:
+        wait_until(clean, timeout=3.0)
+    except TimeoutError:
+        left = (_threads() - before[0], _descriptors() - before[1], testing.live_objects())
+        pytest.fail(f"left behind: threads {left[0]}, descriptors {left[1]}, live objects {left[2]}")
+
+
+@pytest.fixture
+def make_loop() -> Iterator[Callable[..., mh.EventLoop]]:
+    """Make loops that are closed at the end of the test."""
+    made: list[mh.EventLoop] = []
+
+    def make(**options: Any) -> mh.EventLoop:
+        loop = mh.EventLoop(**options)
+        made.append(loop)
+        return loop
+
+    yield make
+    for loop in made:
+        loop.close(timeout=LONG)
+
+
+@pytest.fixture
+def loop(make_loop: Callable[..., mh.EventLoop]) -> mh.EventLoop:
+    """One loop, closed at the end of the test."""
+    return make_loop()
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., Spawned]]:
+    """Run a call on a thread of its own; every such thread has ended when the test has."""
+    spawned: list[Spawned] = []
+
+    def start(function: Callable[..., Any], *args: Any) -> Spawned:
+        call = Spawned(function, args)
+        spawned.append(call)
+        return call
+
+    yield start
+    for call in spawned:
+        call.thread.join(LONG)
+        assert call.done, f"{call.thread.name} still runs"
+
+
+@pytest.fixture
+def joined() -> Callable[..., contextlib.AbstractContextManager[list[threading.Thread]]]:
+    """`with joined(loop, n)`: n threads are in `join()`; at the end they are told to leave, and what they raised is raised."""
+
+    @contextlib.contextmanager
+    def join(loop: mh.EventLoop, n: int = 1) -> Iterator[list[threading.Thread]]:
+        calls = [Spawned(loop.join, ()) for _ in range(n)]
+        try:
+            wait_until(lambda: loop.joined >= n or any(call.done for call in calls))
+            yield [call.thread for call in calls]
+        finally:
+            if not loop.closed:
+                loop.request_stop()
+            for call in calls:
+                call.result()
+
+    return join
+
+
+@pytest.fixture
+def pair() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
+    """Make connected, non-blocking sockets that are closed at the end of the test."""
+    made: list[socket.socket] = []
+
+    def make() -> tuple[socket.socket, socket.socket]:
+        a, b = socket.socketpair()
+        for end in (a, b):
+            end.setblocking(False)
+            made.append(end)
+        return a, b
+
+    yield make
+    for end in made:
+        end.close()
+
+
+@pytest.fixture
+def subprocess_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code in a fresh interpreter, with a time limit."""
+
+    def run(
+        code: str, *, timeout: float = 30, env: dict[str, str] | None = None, args: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", code, *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+
+    return run

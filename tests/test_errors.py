@@ -1,0 +1,825 @@
+"""What an error costs, who hears of it, and what its text says."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import os
+import tempfile
+import threading
+import traceback
+
+import pytest
+from gate import Gate
+from support import LONG, wait_until
+
+import manyhands as mh
+from manyhands.testing import MockClock, wait_all_idle
+
+
+class Oops(Exception):
+    """The error of these tests: nothing else raises it."""
+
+
+def oops(*_: object) -> None:
+    raise Oops("as the test wants it")
+
+
+def records_of_errors(caplog) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# -- an error costs its own ---------------------------------------------------------------------
+
+
+def test_a_handler_that_raises_costs_its_watch(make_loop, pair):
+    """T92. `on_error` is told once, the watch is removed with HANDLER_ERROR, its descriptor stays open."""
+    reports: list[mh.ErrorReport] = []
+    ends: list[mh.RemovalReason] = []
+    loop = make_loop(on_error=reports.append)
+    a, b = pair()
+    watch = loop.add(a, mh.Events.READ, oops, on_removed=lambda watch, reason: ends.append(reason))
+    b.send(b"x")
+    loop.join(until_idle=True)
+    loop.join(until_idle=True)
+    assert len(reports) == 1
+    assert ends == [mh.RemovalReason.HANDLER_ERROR]
+    assert watch.removed
+    assert loop.get(a) is None
+    assert a.recv(10) == b"x"
+
+
+def test_a_handler_that_raises_does_not_cost_the_others(make_loop, joined, pair):
+    """T92. Other watches, messages and threads are unaffected, and no thread leaves its join."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append, handover=0)
+    bad, bad_peer = pair()
+    good, good_peer = pair()
+    received: list[bytes] = []
+    loop.add(bad, mh.Events.READ, oops)
+    loop.add(good, mh.Events.READ, lambda watch, events: received.append(good.recv(100)))
+    with joined(loop, 2):
+        bad_peer.send(b"x")
+        wait_all_idle(loop)
+        good_peer.send(b"still here")
+        wait_all_idle(loop)
+        assert loop.joined == 2
+    assert received == [b"still here"]
+    assert len(reports) == 1
+
+
+@pytest.mark.parametrize("whose", ["watch", "loop"])
+def test_a_hook_that_returns_keep_keeps_the_watch(make_loop, pair, whose):
+    """T92. With `mh.KEEP` the handler is called again for the next event."""
+    reports: list[mh.ErrorReport] = []
+
+    def keep(report: mh.ErrorReport) -> object:
+        a.recv(100)
+        reports.append(report)
+        return mh.KEEP
+
+    loop = make_loop(on_error=keep if whose == "loop" else None)
+    a, b = pair()
+    watch = loop.add(a, mh.Events.READ, oops, on_error=keep if whose == "watch" else None)
+    for _ in range(3):
+        b.send(b"x")
+        loop.join(until_idle=True)
+    assert len(reports) == 3
+    assert not watch.removed
+
+
+def test_a_kept_watch_that_stays_ready_is_called_again(make_loop, pair):
+    """T92. Keeping is re-arming: the event that was not consumed is not lost."""
+    reports: list[mh.ErrorReport] = []
+
+    def keep_twice(report: mh.ErrorReport) -> object:
+        reports.append(report)
+        return mh.KEEP if len(reports) < 3 else None
+
+    loop = make_loop(on_error=keep_twice)
+    a, b = pair()
+    watch = loop.add(a, mh.Events.READ, oops)
+    b.send(b"x")
+    loop.join(until_idle=True)
+    assert len(reports) == 3
+    assert watch.removed
+
+
+@pytest.mark.parametrize("how", ["post", "post_urgent"])
+def test_a_message_that_raises_costs_only_itself(make_loop, how):
+    """T92. The next message of its strand runs."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    strand = loop.strand()
+    ran: list[int] = []
+    getattr(strand, how)(oops)
+    strand.post(ran.append, 1)
+    loop.post(oops)
+    loop.join(until_idle=True)
+    assert ran == [1]
+    assert [report.source for report in reports] == ["message", "message"]
+    assert strand.state is mh.StrandState.ACTIVE
+
+
+@pytest.mark.parametrize("answer", [None, mh.KEEP])
+def test_a_periodic_timer_that_raises_ends_unless_it_is_kept(make_loop, answer):
+    """T92. A timer that raises costs itself; `mh.KEEP` keeps it."""
+    clock = MockClock()
+    reports: list[mh.ErrorReport] = []
+
+    def hook(report: mh.ErrorReport) -> object:
+        reports.append(report)
+        return answer
+
+    loop = make_loop(clock=clock, on_error=hook)
+    timer = loop.call_every(1, oops)
+    for _ in range(3):
+        clock.advance(1)
+        loop.join(until_idle=True)
+    assert len(reports) == (3 if answer is mh.KEEP else 1)
+    assert timer.active is (answer is mh.KEEP)
+
+
+def test_a_timer_that_raises_does_not_cost_the_others(make_loop):
+    """T92. Another timer of the same strand fires in its turn."""
+    clock = MockClock()
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(clock=clock, on_error=reports.append)
+    strand = loop.strand()
+    ran: list[int] = []
+    strand.call_later(1, oops)
+    strand.call_later(2, ran.append, 1)
+    clock.advance(3)
+    loop.join(until_idle=True)
+    assert ran == [1]
+    assert len(reports) == 1
+
+
+def test_an_on_removed_that_raises_is_reported_and_costs_nothing_else(make_loop, pair):
+    """T92. A final callback that raises: the watch is gone all the same, the other final callback still comes."""
+    reports: list[mh.ErrorReport] = []
+    ends: list[mh.RemovalReason] = []
+    loop = make_loop(on_error=reports.append)
+    a, _ = pair()
+    watch = loop.add(a, mh.Events.READ, print, on_removed=oops)
+    watch.remove(on_removed=lambda watch, reason: ends.append(reason))
+    loop.join(until_idle=True)
+    assert ends == [mh.RemovalReason.REMOVED]
+    assert [report.source for report in reports] == ["on_removed"]
+    assert loop.get(a) is None
+
+
+def test_an_on_closed_that_raises_is_reported(make_loop):
+    """T92. So is the final callback of a strand."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    strand = loop.strand()
+    strand.close(on_closed=oops)
+    loop.join(until_idle=True)
+    assert [report.source for report in reports] == ["on_closed"]
+    assert strand.state is mh.StrandState.CLOSED
+
+
+def test_a_final_callback_that_raises_while_the_loop_is_closed_does_not_keep_it_open(make_loop, pair):
+    """T92. `close` pays every callback it owes, the ones after the error too, and the loop is closed."""
+    reports: list[mh.ErrorReport] = []
+    ends: list[int] = []
+    loop = make_loop(on_error=reports.append)
+    socks = [pair() for _ in range(3)]
+    for a, _ in socks:
+        loop.add(a, mh.Events.READ, print, on_removed=lambda watch, reason: ends.append(1) or oops())
+    loop.close()
+    assert loop.closed
+    assert len(ends) == 3
+    assert len(reports) == 3
+
+
+# -- the report and who is asked ----------------------------------------------------------------
+
+
+def test_the_report_of_a_watch_says_which_and_why(make_loop, pair):
+    """T92. Every field of `ErrorReport` that applies is filled, the others are None."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    a, b = pair()
+    watch = loop.add(a, mh.Events.READ, oops, name="till")
+    b.send(b"x")
+    loop.join(until_idle=True)
+    (report,) = reports
+    assert report.loop is loop
+    assert report.source == "watch"
+    assert report.watch is watch
+    assert report.timer is None
+    assert report.events == mh.Events.READ
+    assert report.handler is oops
+    assert isinstance(report.error, Oops)
+    assert report.error.__traceback__ is not None
+
+
+def test_the_report_of_a_message_says_which_and_why(make_loop):
+    """T92. The strand and the callback of the message are in the report; the fields that do not apply are None."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    strand = loop.strand()
+    strand.post(oops, 1)
+    loop.join(until_idle=True)
+    (report,) = reports
+    assert (report.loop, report.source, report.strand) == (loop, "message", strand)
+    assert (report.watch, report.timer, report.events) == (None, None, None)
+    assert report.handler is oops
+    assert isinstance(report.error, Oops)
+
+
+def test_the_report_of_a_timer_says_which_and_why(make_loop):
+    """T92. The timer and its strand are in the report."""
+    clock = MockClock()
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(clock=clock, on_error=reports.append)
+    strand = loop.strand()
+    timer = strand.call_later(1, oops)
+    clock.advance(1)
+    loop.join(until_idle=True)
+    (report,) = reports
+    assert (report.loop, report.source, report.strand) == (loop, "timer", strand)
+    assert report.timer is timer
+    assert (report.watch, report.events) == (None, None)
+    assert report.handler is oops
+
+
+def test_a_report_cannot_be_changed(make_loop):
+    """T92. It is a frozen record: the first hook cannot mislead whoever reads it next."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    loop.post(oops)
+    loop.join(until_idle=True)
+    assert dataclasses.is_dataclass(reports[0])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        reports[0].source = "timer"
+
+
+def test_the_hook_of_the_watch_is_asked_instead_of_the_loops(make_loop, pair):
+    """T92. The watch's own hook first, else the loop's: one error, one report."""
+    told: list[str] = []
+    loop = make_loop(on_error=lambda report: told.append("loop"))
+    a, b = pair()
+    c, d = pair()
+    loop.add(a, mh.Events.READ, oops, on_error=lambda report: told.append("watch"))
+    loop.add(c, mh.Events.READ, oops)
+    b.send(b"x")
+    loop.join(until_idle=True)
+    assert told == ["watch"]
+    d.send(b"x")
+    loop.join(until_idle=True)
+    assert told == ["watch", "loop"]
+
+
+def test_a_hook_runs_on_the_thread_and_in_the_turn_of_what_raised(make_loop, joined):
+    """T92. The strand's rule holds for the hook too: the next message waits until it has returned."""
+    order: list[str] = []
+    loop = make_loop(on_error=lambda report: order.append("hook"), handover=0)
+    strand = loop.strand()
+    with joined(loop, 3):
+        strand.post(oops)
+        strand.post(order.append, "next")
+        wait_all_idle(loop)
+    assert order == ["hook", "next"]
+
+
+def test_without_a_hook_an_error_is_one_record_with_its_traceback(make_loop, pair, caplog):
+    """T92. The default: one ERROR record on the logger `manyhands.loop`, which names the loop and the watch."""
+    loop = make_loop(name="mill")
+    a, b = pair()
+    loop.add(a, mh.Events.READ, oops, name="till")
+    b.send(b"x")
+    with caplog.at_level(logging.DEBUG, "manyhands"):
+        loop.join(until_idle=True)
+    (record,) = records_of_errors(caplog)
+    assert record.name == "manyhands.loop"
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], Oops)
+    assert "oops" in "".join(traceback.format_exception(record.exc_info[1]))
+    assert "mill" in record.getMessage()
+    assert "till" in record.getMessage()
+
+
+@pytest.mark.parametrize("source", ["message", "timer"])
+def test_without_a_hook_the_record_names_the_callback(make_loop, caplog, source):
+    """T92. A message has no name of its own: the record says which callback raised, and what it was."""
+    clock = MockClock()
+    loop = make_loop(clock=clock)
+    if source == "message":
+        loop.post(oops)
+    else:
+        loop.call_later(1, oops)
+        clock.advance(1)
+    with caplog.at_level(logging.DEBUG, "manyhands"):
+        loop.join(until_idle=True)
+    (record,) = records_of_errors(caplog)
+    assert "oops" in record.getMessage()
+    assert source in record.getMessage()
+
+
+@pytest.mark.parametrize("whose", ["watch", "loop"])
+def test_a_hook_that_raises_is_logged_once_and_the_loop_lives(make_loop, pair, caplog, whose):
+    """FAULT 7. The hook's own error is one record, with the first error as its context; the loop goes on."""
+
+    def bad_hook(report: mh.ErrorReport) -> None:
+        raise LookupError("the hook is broken")
+
+    loop = make_loop(on_error=bad_hook if whose == "loop" else None)
+    a, b = pair()
+    watch = loop.add(a, mh.Events.READ, oops, on_error=bad_hook if whose == "watch" else None)
+    b.send(b"x")
+    ran: list[int] = []
+    with caplog.at_level(logging.DEBUG, "manyhands"):
+        loop.join(until_idle=True)
+        loop.post(ran.append, 1)
+        loop.join(until_idle=True)
+    records = [record for record in records_of_errors(caplog) if isinstance(record.exc_info[1], LookupError)]
+    assert len(records) == 1
+    assert "Oops" in "".join(traceback.format_exception(records[0].exc_info[1])) + records[0].getMessage()
+    assert watch.removed
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_thousand_errors_are_a_thousand_reports(make_loop, joined, pair, threads):
+    """FAULT 7. 1000/1000 to the hook with the watch's name, and the watch that was kept serves on."""
+    reports: list[mh.ErrorReport] = []
+
+    def hook(report: mh.ErrorReport) -> object:
+        reports.append(report)
+        return mh.KEEP
+
+    def handler(watch: mh.Watch, events: mh.Events) -> None:
+        watch.source.recv(1)
+        raise Oops(watch)
+
+    loop = make_loop(handover=0)
+    socks = [pair() for _ in range(10)]
+    watches = [loop.add(a, mh.Events.READ, handler, name=f"till {n}", on_error=hook) for n, (a, _) in enumerate(socks)]
+    with joined(loop, threads):
+        for _ in range(100):
+            for _, b in socks:
+                b.send(b"x")
+        wait_all_idle(loop)
+        assert loop.joined == threads
+    assert len(reports) == 1000
+    assert loop.stats().errors == 1000
+    for number, watch in enumerate(watches):
+        own = [report for report in reports if report.watch is watch]
+        assert len(own) == 100
+        assert f"till {number}" in repr(own[0].watch)
+        assert not watch.removed
+
+
+# -- errors that are no Exception ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("source", ["watch", "message", "timer"])
+def test_keyboard_interrupt_and_system_exit_leave_the_join_and_the_loop_can_be_used(make_loop, pair, source, error):
+    """FAULT 8. They leave the `join` they were raised in, the books are straight, the watch stays."""
+    clock = MockClock()
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(clock=clock, on_error=reports.append)
+    a, b = pair()
+    raised: list[bool] = []
+
+    def leave(*_: object) -> None:
+        if not raised:
+            raised.append(True)
+            raise error("bye")
+
+    watch = loop.add(a, mh.Events.READ, leave)
+    if source == "watch":
+        b.send(b"x")
+    elif source == "message":
+        loop.post(leave)
+    else:
+        loop.call_later(1, leave)
+        clock.advance(1)
+    with pytest.raises(error, match="bye"):
+        loop.join(timeout=LONG)
+    assert reports == []
+    assert loop.joined == 0
+    assert not watch.removed
+    assert not loop.stopped
+    ran: list[int] = []
+    loop.post(ran.append, 1)
+    assert loop.join(max_handlers=2 if source == "watch" else 1, timeout=LONG) >= 1
+    loop.run_ready()
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError])
+def test_another_base_exception_is_reported_like_an_error(make_loop, pair, error):
+    """FAULT 8. GeneratorExit and CancelledError are reported; the join goes on."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(on_error=reports.append)
+    a, b = pair()
+
+    def handler(watch: mh.Watch, events: mh.Events) -> None:
+        raise error
+
+    watch = loop.add(a, mh.Events.READ, handler)
+    b.send(b"x")
+    ran: list[int] = []
+    loop.join(until_idle=True)
+    loop.post(ran.append, 1)
+    loop.join(until_idle=True)
+    assert [type(report.error) for report in reports] == [error]
+    assert watch.removed
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_in_a_joined_worker_thread_they_are_raised_by_its_join_and_the_others_go_on(make_loop, spawn, error):
+    """FAULT 8. In a joined thread that is not the main one: raised by `join` there, never lost."""
+    loop = make_loop(handover=0)
+
+    def leave() -> None:
+        raise error("bye")
+
+    def join() -> str:
+        try:
+            loop.join()
+        except error as caught:
+            return f"raised {caught}"
+        return "stopped"
+
+    crew = [spawn(join) for _ in range(3)]
+    wait_until(lambda: loop.joined == 3)
+    loop.post(leave)
+    wait_until(lambda: loop.joined == 2)
+    ran = threading.Event()
+    loop.post(ran.set)
+    assert ran.wait(LONG)
+    loop.request_stop()
+    assert sorted(thread.result() for thread in crew) == ["raised bye", "stopped", "stopped"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_in_an_owned_thread_they_stop_the_loop_and_are_raised_by_its_stop(error):
+    """FAULT 8. Nobody else could be told: `stop()` of the loop that owns the threads raises it, once."""
+
+    def leave() -> None:
+        raise error("bye")
+
+    loop = mh.ThreadedEventLoop(threads=2, name="owner")
+    try:
+        loop.start()
+        loop.post(leave)
+        wait_until(lambda: loop.joined == 0)
+        assert loop.stopped
+        with pytest.raises(error, match="bye"):
+            loop.stop()
+        assert loop.stop() is True
+    finally:
+        loop.close()
+
+
+# -- hooks that come back into the loop ---------------------------------------------------------
+
+
+def use_everything(loop: mh.EventLoop, sock: object, ran: list[str]) -> None:
+    """Call what a hook may call, on the loop it is called from."""
+    watch = loop.add(sock, mh.Events.READ, print)
+    watch.modify(mh.Events.READ | mh.Events.WRITE)
+    watch.pause()
+    watch.resume()
+    assert loop.get(sock) is watch
+    watch.remove()
+    strand = loop.strand()
+    strand.post(ran.append, "strand")
+    loop.post(ran.append, "loop")
+    loop.post_urgent(ran.append, "urgent")
+    loop.call_later(0, ran.append, "timer")
+    loop.call_later(60, print).cancel()
+    loop.stats()
+    loop.dump()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("where", ["on_error", "logging handler", "__del__", "on_removed"])
+def test_what_the_loop_calls_back_may_use_the_loop(make_loop, joined, pair, threads, where):
+    """FAULT 32. No lock of the core is held while Python runs: the hook calls add, remove, post and dump."""
+    ran: list[str] = []
+    used = threading.Event()
+
+    def use(*_: object) -> None:
+        use_everything(loop, spare, ran)
+        used.set()
+
+    class Garbage:
+        def __del__(self) -> None:
+            use()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            use()
+
+    loop = make_loop(on_error=use if where == "on_error" else None, handover=0)
+    spare, _ = pair()
+    a, b = pair()
+    logger = logging.getLogger("manyhands.loop")
+    handler = Handler()
+    if where == "logging handler":
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        with joined(loop, threads):
+            if where == "on_removed":
+                loop.add(a, mh.Events.READ, print, on_removed=use).remove()
+            elif where == "__del__":
+                loop.post(id, Garbage())  # the loop is the last that knows it, and drops it when the message has run
+            else:
+                loop.add(a, mh.Events.READ, oops)
+                b.send(b"x")
+            assert used.wait(LONG)
+            wait_all_idle(loop)
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+    assert sorted(ran) == ["loop", "strand", "timer", "urgent"]
+
+
+def test_garbage_of_messages_that_never_ran_may_use_the_loop_while_it_closes(make_loop, caplog):
+    """FAULT 32. `close` drops what is left with no lock held: its `__del__` gets a clear error, no deadlock."""
+    told: list[str] = []
+
+    class Garbage:
+        def __del__(self) -> None:
+            try:
+                loop.post(print)
+            except mh.LoopClosed:
+                told.append("closed")
+
+    loop = make_loop()
+    loop.post(print, Garbage())
+    with caplog.at_level(logging.CRITICAL, "manyhands"):
+        loop.close()
+    assert told == ["closed"]
+
+
+# -- slow handlers ------------------------------------------------------------------------------
+
+
+class Records(logging.Handler):
+    """Keeps what is logged and wakes whoever waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.came = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+        self.came.set()
+
+
+@pytest.fixture
+def records():
+    """What the logger `manyhands.loop` is given."""
+    logger = logging.getLogger("manyhands.loop")
+    handler = Records()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def a_function_that_blocks(gate: Gate) -> None:
+    gate()
+
+
+@pytest.mark.parametrize("source", ["watch", "message", "timer"])
+def test_a_handler_that_blocks_is_named_with_its_stack_while_it_still_runs(make_loop, joined, pair, records, source):
+    """T102. The log says which handler, on which thread, and where in it; other threads go on meanwhile."""
+    loop = make_loop(name="mill", slow_handler=0.02, handover=0)
+    a, b = pair()
+    with joined(loop, 2) as crew, Gate() as gate:
+
+        def handler(*_: object) -> None:
+            if source == "watch":
+                a.recv(1)
+            a_function_that_blocks(gate)
+
+        if source == "watch":
+            loop.add(a, mh.Events.READ, handler, name="till")
+            b.send(b"x")
+        elif source == "message":
+            loop.strand(name="till").post(handler)
+        else:
+            loop.strand(name="till").call_later(0, handler)
+        gate.wait_entered()
+        assert records.came.wait(LONG), "nothing was logged while the handler was inside"
+        text = records.texts[0]
+        other = threading.Event()
+        loop.post(other.set)
+        assert other.wait(LONG), "the other thread did not go on"
+        gate.open()
+        assert "a_function_that_blocks" in text
+        assert any(thread.name in text for thread in crew)
+        assert "mill" in text
+        if source == "watch":
+            assert "till" in text
+
+
+def test_a_handler_that_blocks_is_logged_once(make_loop, joined, records):
+    """T102. Once a run of a handler, however long it blocks: a log that floods is not read."""
+    loop = make_loop(slow_handler=0.01)
+    second = threading.Event()
+    with joined(loop, 2), Gate() as gate, Gate() as later:
+        loop.post(gate)
+        gate.wait_entered()
+        assert records.came.wait(LONG)
+        records.came.clear()
+        loop.post(later)
+        later.wait_entered()
+        assert records.came.wait(LONG), "the second handler was not logged"
+        second.set()
+    assert len(records.texts) == 2
+
+
+def test_a_quick_handler_is_not_logged(make_loop, joined, records):
+    """T102. The monitor speaks of handlers that are inside for longer than `slow_handler`, not of the time since."""
+    loop = make_loop(slow_handler=5.0)
+    with joined(loop, 2):
+        for _ in range(100):
+            loop.post(int)
+        wait_all_idle(loop)
+    assert records.texts == []
+
+
+def test_a_thread_that_waits_is_not_a_slow_handler(make_loop, joined, records):
+    """T102. Waiting in the poller is no handler, however long it takes."""
+    loop = make_loop(slow_handler=0.01)
+    with joined(loop, 2), Gate() as gate:
+        loop.post(gate)
+        gate.wait_entered()
+        assert records.came.wait(LONG)
+    loop.restart()
+    with joined(loop, 2):
+        records.texts.clear()
+        records.came.clear()
+        assert not records.came.wait(0.1)
+
+
+# -- the words of errors ------------------------------------------------------------------------
+
+
+def test_every_error_of_the_library_is_a_manyhands_error():
+    """T92. One tree, so that one `except` is enough; each is also what a stranger would expect."""
+    from manyhands import errors
+
+    for name in ("LoopClosed", "LoopStopped", "ForkedError", "WouldDeadlock", "QueueFull"):
+        assert issubclass(getattr(errors, name), errors.ManyhandsError)
+        assert issubclass(getattr(errors, name), RuntimeError)
+    for name in ("NotPollable", "BadDescriptor"):
+        assert issubclass(getattr(errors, name), errors.ManyhandsError)
+        assert issubclass(getattr(errors, name), OSError)
+    for name in ("WatchExists", "WatchRemoved", "StrandClosed"):
+        assert issubclass(getattr(errors, name), errors.ManyhandsError)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda loop, a: loop.add(a, mh.Events.READ, 42), TypeError, ["handler", "42"]),
+        (lambda loop, a: loop.add(a, mh.Events(0), print), ValueError, ["READ", "pause"]),
+        (lambda loop, a: loop.add(a, "read", print), TypeError, ["Events", "'read'"]),
+        (lambda loop, a: loop.add(-1, mh.Events.READ, print), ValueError, ["-1"]),
+        (lambda loop, a: loop.add(True, mh.Events.READ, print), TypeError, ["True"]),
+        (lambda loop, a: loop.add("3", mh.Events.READ, print), TypeError, ["fileno", "'3'"]),
+        (lambda loop, a: loop.add(a, mh.Events.READ, print, strand="one"), TypeError, ["strand", "'one'"]),
+        (lambda loop, a: loop.add(a, mh.Events.READ, print, on_error=42), TypeError, ["on_error", "42"]),
+        (lambda loop, a: loop.add(a, mh.Events.READ, print, on_removed=42), TypeError, ["on_removed", "42"]),
+        (lambda loop, a: loop.post(42), TypeError, ["callback", "42"]),
+        (lambda loop, a: loop.call_later(-1, print), ValueError, ["delay", "-1"]),
+        (lambda loop, a: loop.call_later(math.nan, print), ValueError, ["delay", "nan"]),
+        (lambda loop, a: loop.call_later("soon", print), TypeError, ["delay", "'soon'"]),
+        (lambda loop, a: loop.call_later(1, 42), TypeError, ["callback", "42"]),
+        (lambda loop, a: loop.call_every(0, print), ValueError, ["interval", "0"]),
+        (lambda loop, a: loop.call_every(-1, print), ValueError, ["interval", "-1"]),
+        (lambda loop, a: loop.call_at(math.nan, print), ValueError, ["when", "nan"]),
+        (lambda loop, a: loop.join(timeout=-1), ValueError, ["timeout", "-1"]),
+        (lambda loop, a: loop.join(timeout="1"), TypeError, ["timeout", "'1'"]),
+        (lambda loop, a: loop.join(max_handlers=-1), ValueError, ["max_handlers", "-1"]),
+        (lambda loop, a: loop.run_ready(max_handlers="1"), TypeError, ["max_handlers", "'1'"]),
+        (lambda loop, a: loop.stop(timeout=-1), ValueError, ["timeout", "-1"]),
+        (lambda loop, a: loop.wait(timeout=math.nan), ValueError, ["timeout", "nan"]),
+        (lambda loop, a: loop.close(timeout=-1), ValueError, ["timeout", "-1"]),
+        (lambda loop, a: loop.get("3"), TypeError, ["fileno", "'3'"]),
+        (lambda loop, a: mh.EventLoop(poller="kqueue"), ValueError, ["epoll", "poll", "select", "'kqueue'"]),
+        (lambda loop, a: mh.EventLoop(name=7), TypeError, ["name", "7"]),
+        (lambda loop, a: mh.EventLoop(on_error=7), TypeError, ["on_error", "7"]),
+        (lambda loop, a: mh.EventLoop(slow_handler=-1), ValueError, ["slow_handler", "-1"]),
+        (lambda loop, a: mh.EventLoop(handover=-1), ValueError, ["handover", "-1"]),
+        (lambda loop, a: mh.EventLoop(clock=7), TypeError, ["clock", "7"]),
+        (lambda loop, a: mh.Delay(-1), ValueError, ["-1"]),
+        (lambda loop, a: mh.ThreadedEventLoop(threads=0), ValueError, ["threads", "0"]),
+        (lambda loop, a: mh.ThreadedEventLoop(threads="2"), TypeError, ["threads", "'2'"]),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_the_call_with_what_was_expected_and_what_came(
+    make_loop, pair, call, error, words
+):
+    """T92. Wrong types and values raise at the call; the text names the argument and what came; nothing is left."""
+    loop = make_loop()
+    a, _ = pair()
+    with pytest.raises(error) as refused:
+        call(loop, a)
+    text = str(refused.value)
+    for word in words:
+        assert word in text, f"{word!r} is not in {text!r}"
+    assert loop.get(a) is None
+    assert loop.run_ready() == 0
+    assert (loop.stats().watches, loop.stats().timers) == (0, 0)
+    assert not loop.stopped
+
+
+def test_the_error_of_a_second_watch_names_the_descriptor_and_the_first(make_loop, pair):
+    """T92. `WatchExists` carries the number and the watch that has it."""
+    loop = make_loop()
+    a, _ = pair()
+    first = loop.add(a, mh.Events.READ, print, name="till")
+    with pytest.raises(mh.WatchExists) as refused:
+        loop.add(a.fileno(), mh.Events.WRITE, print)
+    assert refused.value.fd == a.fileno()
+    assert refused.value.watch is first
+    assert str(a.fileno()) in str(refused.value)
+    assert "till" in str(refused.value)
+    assert "remove" in str(refused.value) or "modify" in str(refused.value)
+
+
+def test_the_error_of_a_removed_watch_says_how_it_ended(make_loop, pair):
+    """T92. `WatchRemoved` carries the number and the reason."""
+    loop = make_loop()
+    a, _ = pair()
+    watch = loop.add(a, mh.Events.READ, print)
+    watch.remove()
+    with pytest.raises(mh.WatchRemoved) as refused:
+        watch.modify(mh.Events.WRITE)
+    assert refused.value.fd == a.fileno()
+    assert refused.value.reason is mh.RemovalReason.REMOVED
+    assert str(a.fileno()) in str(refused.value)
+    assert "add" in str(refused.value)
+
+
+def test_the_errors_of_descriptors_carry_errno_and_the_number(make_loop):
+    """T92. `NotPollable` for a regular file, `BadDescriptor` for a number that is not open: OSErrors with errno."""
+    loop = make_loop()
+    with tempfile.TemporaryFile() as file, pytest.raises(mh.NotPollable) as refused:
+        loop.add(file, mh.Events.READ, print)
+    assert refused.value.errno is not None
+    assert refused.value.fd is not None
+    assert "regular file" in str(refused.value)
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    os.close(read_end)
+    with pytest.raises(mh.BadDescriptor) as refused:
+        loop.add(read_end, mh.Events.READ, print)
+    assert refused.value.fd == read_end
+    assert refused.value.errno is not None
+    assert str(read_end) in str(refused.value)
+
+
+@pytest.mark.parametrize("call", ["stop", "close", "restart"])
+def test_the_error_of_a_wait_on_a_lent_thread_names_the_call_and_the_way_out(make_loop, call):
+    """T92. `WouldDeadlock` carries the call; its text names the loop and, for a stop, what may be called instead."""
+    reports: list[mh.ErrorReport] = []
+    loop = make_loop(name="mill", on_error=reports.append)
+    loop.post(getattr(loop, call))
+    loop.join(until_idle=True)
+    (report,) = reports
+    assert isinstance(report.error, mh.WouldDeadlock)
+    assert report.error.call == call
+    text = str(report.error)
+    assert call in text
+    assert "mill" in text
+    if call == "stop":
+        assert "request_stop" in text
+
+
+def test_the_error_of_a_closed_loop_names_the_loop(make_loop):
+    """T92. `LoopClosed` carries the name, and its text has it."""
+    loop = make_loop(name="mill")
+    loop.close()
+    with pytest.raises(mh.LoopClosed, match="mill") as refused:
+        loop.join()
+    assert refused.value.loop == "mill"
+
+
+def test_the_error_of_a_full_strand_says_what_to_do(make_loop):
+    """T92. `QueueFull` names the strand and the limit."""
+    loop = make_loop()
+    strand = loop.strand(name="ledger", max_pending=1)
+    strand.post(print)
+    with pytest.raises(mh.QueueFull) as refused:
+        strand.post(print)
+    assert "ledger" in str(refused.value)
+    assert "1" in str(refused.value)
+    strand.close()

@@ -1,0 +1,207 @@
+"""Every example runs, as its docstring says, and shows what it says to look for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TextIO
+
+from commands import EXAMPLES, START, run_example
+from support import LONG
+
+RUN_ELSEWHERE = {"accept_with_backoff"}
+"""Examples whose test is with the behaviour that they show."""
+
+
+def load_example(name: str) -> ModuleType:
+    """Import an example without running it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_has_a_test_here() -> None:
+    """By name: an example that nothing runs rots."""
+    tests = {name.removeprefix("test_example_") for name in globals() if name.startswith("test_example_")}
+    examples = {path.stem for path in EXAMPLES.glob("*.py")} - RUN_ELSEWHERE
+    assert {example for example in examples if not any(test.startswith(example) for test in tests)} == set()
+
+
+def test_example_join_from_your_own_threads() -> None:
+    """Eight rallies of 99 hits, whoever plays them; the guest's early leave loses none."""
+    printed = run_example("join_from_your_own_threads", "--helpers", "3", "--hits", "50")
+    assert "792 hits;" in printed
+    ran = {name: int(count) for name, count in re.findall(r"^(\S+) +ran +(\d+) handlers$", printed, re.MULTILINE)}
+    assert ran.keys() == {"main", "helper-0", "helper-1", "helper-2", "guest"}
+    assert sum(ran.values()) >= 792
+
+
+def test_example_pause_a_noisy_descriptor() -> None:
+    """Nothing is lost, the backlog is bounded, and the quiet pipe goes on meanwhile."""
+    printed = run_example("pause_a_noisy_descriptor", "--seconds", "1")
+    written, read, worked_on = re.findall(r"\d[\d,]*\d", printed.splitlines()[0])
+    assert written == read == worked_on
+    pauses, most = map(int, re.findall(r"\d+", printed.splitlines()[1]))
+    assert pauses >= 1
+    assert most <= 20 + 16
+    ticks, meanwhile = map(int, re.findall(r"\d+", printed.splitlines()[2]))
+    assert ticks >= meanwhile >= 1
+
+
+def test_example_strand_as_monitor() -> None:
+    """Every total that was seen is the right one."""
+    printed = run_example("strand_as_monitor", "--tellers", "4", "--transfers", "2000").splitlines()
+    assert printed[0].startswith("after close(): ")
+    assert re.match(r"[\d,]+ transfers made for 4 threads; looked 80 times, and saw a total of:", printed[1])
+    assert printed[2:] == ["1000"]
+
+
+def test_example_timers() -> None:
+    """In the order of their deadlines, and the cancelled one never."""
+    printed = run_example("timers")
+    events = re.findall(r"^ +\d+ ms  (.*)$", printed, re.MULTILINE)
+    assert [event for event in events if event.startswith("set")] == [
+        "set second, due first",
+        "set third, due second",
+        "set first, due third",
+    ]
+    assert [event[-1] for event in events if event.startswith("same deadline")] == ["a", "b", "c"]
+    assert [event for event in events if event.startswith("tick")] == [f"tick {n}" for n in range(1, 6)]
+    assert [event[:9] for event in events if event.startswith("attempt")] == [f"attempt {n}" for n in range(1, 5)]
+    assert "cancelled in time: True" in events and "this line is never printed" not in printed
+    assert events[-1].endswith("0 timers left")
+
+
+def test_example_serial_port_with_a_device_that_is_made_up() -> None:
+    """Lines whatever the pieces, silence noticed once, one line too long, and the hang-up last."""
+    printed = run_example("serial_port", "--silence", "0.5")
+    assert re.findall(r"^ *[\d.]+ s  (.*)$", printed, re.MULTILINE) == [
+        "line 'temp 21.5'",
+        "line 'temp 21.6'",
+        "line 'humidity 40'",
+        "line 'temp 21.7'",
+        "nothing for 0.5 s: is the device still there?",
+        "line 'temp 21.9'",
+        "hung up; 1 lines were too long",
+    ]
+
+
+def test_example_serial_port_with_a_real_path() -> None:
+    """A pseudo-terminal of ours by its path in /dev/pts; hanging it up ends the program."""
+    ours, theirs = os.openpty()
+    path = os.ttyname(theirs)
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "serial_port.py"), path, "--silence", "30"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == f"reading {path}\n"
+            os.write(ours, b"hello\r\n")
+            assert program.stdout.readline().endswith("line 'hello'\n")
+            os.close(theirs)
+            os.close(ours)
+            assert program.stdout.readline().endswith("hung up; 0 lines were too long\n")
+            assert program.wait(START) == 0
+        finally:
+            program.kill()
+
+
+def test_the_serial_port_s_framer_gives_the_same_lines_wherever_the_stream_is_cut() -> None:
+    """Two cuts at every pair of places of a stream with a line that is too long."""
+    framer_type = load_example("serial_port").LineFramer
+    stream = b"one\r\ntwo\n" + b"#" * 90 + b"\n\nthree\nfo"
+    for first in range(len(stream)):
+        for second in range(first, len(stream)):
+            framer = framer_type()
+            pieces = stream[:first], stream[first:second], stream[second:]
+            lines = [line for piece in pieces for line in framer.feed(piece)]
+            assert lines in ([b"one", b"two", b"", b"three"], [b"one", b"two", b"#" * 90, b"", b"three"])
+            assert framer.dropped <= 1
+
+
+def test_example_chat_plays_a_scene_by_itself() -> None:
+    """Ann and Bob hear each other; Carl, who reads nothing, is disconnected."""
+    printed = run_example("chat")
+    assert "ann hears 'bob: hello ann; what does carl say?'" in printed
+    assert "carl was too slow" in printed
+    assert "ann and bob go on" in printed
+
+
+class ChatClient:
+    """Somebody at a terminal with nc."""
+
+    def __init__(self, address: tuple[str, int], name: str) -> None:
+        self.socket = socket.create_connection(address, LONG)
+        self._heard: TextIO = self.socket.makefile("r")
+        self.say(name)
+
+    def say(self, line: str) -> None:
+        """Type a line."""
+        self.socket.sendall(line.encode() + b"\n")
+
+    def hears(self, line: str) -> bool:
+        """Read the next line and compare it."""
+        assert self._heard.readline() == line + "\n"
+        return True
+
+    def close(self) -> None:
+        """Leave."""
+        self._heard.close()
+        self.socket.close()
+
+
+@contextmanager
+def chat_server() -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
+    """The chat server as its users start it, on a free port."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "chat.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            address = re.match(r"chat on (\S+) port (\d+)$", program.stdout.readline())
+            assert address is not None
+            yield program, (address[1], int(address[2]))
+        finally:
+            program.kill()
+
+
+def test_example_chat_with_real_clients_ends_at_ctrl_c() -> None:
+    """All hear the same in the same order; a name that is taken gets a tail; one Ctrl-C ends the server."""
+    with chat_server() as (program, address):
+        ann = ChatClient(address, "ann")
+        assert ann.hears("* ann is here, with 0 others")
+        bob = ChatClient(address, "ann")
+        for client in (ann, bob):
+            assert client.hears("* ann_ is here, with 1 others")
+        bob.say("two\nlines at once")
+        ann.say("")
+        for client in (ann, bob):
+            assert client.hears("ann_: two") and client.hears("ann_: lines at once")
+        bob.close()
+        assert ann.hears("* ann_ left")
+        program.send_signal(signal.SIGINT)
+        printed, complaints = program.communicate(timeout=START)
+        assert (program.returncode, complaints) == (0, ""), printed
+        assert ann.socket.recv(1) == b""
+        ann.close()
+
+
+def test_example_chat_disconnects_a_client_that_never_ends_its_line() -> None:
+    """A line is at most a kilobyte; the others go on."""
+    with chat_server() as (_, address):
+        ann = ChatClient(address, "ann")
+        assert ann.hears("* ann is here, with 0 others")
+        endless = ChatClient(address, "endless")
+        assert ann.hears("* endless is here, with 1 others")
+        endless.socket.sendall(b"x" * 2000)
+        assert ann.hears("* endless left")
+        endless.close()
+        ann.close()

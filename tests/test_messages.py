@@ -1,0 +1,553 @@
+"""Messages to a loop: each runs once, on a joined thread, never inside the post, in order per poster and strand."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from support import LONG, wait_until
+
+import manyhands as mh
+from manyhands.testing import MockClock, hold, wait_all_idle
+
+POSTERS = 4
+EACH = 500
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_messages_of_each_poster_run_once_in_their_order_on_joined_threads(make_loop, joined, spawn, threads):
+    """T47. `post` from any thread runs exactly once on a joined thread, in order per poster and strand."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[tuple[int, int]] = []
+    runners: set[int] = set()
+
+    def note(poster: int, number: int) -> None:
+        ran.append((poster, number))
+        runners.add(threading.get_ident())
+
+    def post_all(poster: int) -> None:
+        for number in range(EACH):
+            strand.post(note, poster, number)
+
+    with joined(loop, threads) as crew:
+        for poster in [spawn(post_all, number) for number in range(POSTERS)]:
+            poster.result()
+        wait_all_idle(loop)
+        crew_idents = {thread.ident for thread in crew}
+    assert len(ran) == POSTERS * EACH
+    for poster in range(POSTERS):
+        assert [number for who, number in ran if who == poster] == list(range(EACH))
+    assert runners <= crew_idents
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_message_to_the_loop_itself_runs_exactly_once(make_loop, joined, spawn, threads):
+    """T47. Messages without a strand of their poster's choice are not lost and not run twice either."""
+    loop = make_loop()
+    ran: list[tuple[int, int]] = []
+
+    def post_all(poster: int) -> None:
+        for number in range(EACH):
+            loop.post(ran.append, (poster, number))
+
+    with joined(loop, threads):
+        for poster in [spawn(post_all, number) for number in range(POSTERS)]:
+            poster.result()
+        wait_all_idle(loop)
+    counted = Counter(ran)
+    assert set(counted) == {(poster, number) for poster in range(POSTERS) for number in range(EACH)}
+    assert set(counted.values()) == {1}
+
+
+def test_two_messages_to_the_loop_run_at_the_same_time(make_loop, joined):
+    """T47. A message to the loop is on a strand of its own: two of them meet inside when two threads have joined."""
+    loop = make_loop(handover=0)
+    meeting = threading.Barrier(2)
+    met = [threading.Event(), threading.Event()]
+
+    def meet(which: int) -> None:
+        meeting.wait(LONG)
+        met[which].set()
+
+    with joined(loop, 2):
+        loop.post(meet, 0)
+        loop.post(meet, 1)
+        assert all(event.wait(LONG) for event in met)
+
+
+def test_each_message_runs_its_own_callback_with_its_own_arguments(make_loop):
+    """T48. Each message runs its own callback."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[object] = []
+    strand.post(lambda: ran.append("first"))
+    strand.post(lambda *args: ran.append(args), 1, "two", None)
+    strand.post(ran.extend, ["third", "fourth"])
+    loop.join(until_idle=True)
+    assert ran == ["first", (1, "two", None), "third", "fourth"]
+
+
+@pytest.mark.parametrize("how", ["post", "post_urgent"])
+@pytest.mark.parametrize("where", ["loop", "own strand", "other strand"])
+def test_a_post_from_inside_a_handler_runs_after_the_handler(make_loop, how, where):
+    """T49. `post` never runs inline, not even from a joined thread."""
+    loop = make_loop()
+    own, other = loop.strand(), loop.strand()
+    target = {"loop": loop, "own strand": own, "other strand": other}[where]
+    ran: list[str] = []
+
+    def poster() -> None:
+        getattr(target, how)(ran.append, "message")
+        ran.append("poster ended")
+
+    own.post(poster)
+    loop.join(until_idle=True)
+    assert ran == ["poster ended", "message"]
+
+
+def test_a_post_from_outside_runs_nothing_until_somebody_joins(make_loop):
+    """T49. With nobody joined a post only queues."""
+    loop = make_loop()
+    ran: list[int] = []
+    loop.post(ran.append, 1)
+    loop.strand().post(ran.append, 2)
+    assert ran == []
+    assert loop.run_ready() == 2
+    assert sorted(ran) == [1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_thousand_posts_to_a_loop_that_just_woke_cost_at_most_twenty_wakes(make_loop, joined, threads):
+    """T50. 1,000 posts: all run, with at most 20 writes to the eventfd; a wake under way is not asked for again."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[int] = []
+    with joined(loop, threads), hold("poll.returned") as held:
+        wait_all_idle(loop)
+        before = loop.stats().wakes
+        strand.post(ran.append, 0)
+        held.wait_reached()
+        for number in range(1, 1000):
+            strand.post(ran.append, number)
+        held.release()
+        wait_all_idle(loop)
+        wakes = loop.stats().wakes - before
+    assert ran == list(range(1000))
+    assert 1 <= wakes <= 20
+
+
+def test_a_thousand_posts_to_an_idle_loop_cost_at_most_twenty_wakes(make_loop, joined):
+    """T50. The same with nothing held: the thread that runs them races with the thread that posts them."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[int] = []
+    fewest = 1000
+    with joined(loop):
+        for _ in range(10):
+            wait_all_idle(loop)
+            ran.clear()
+            before = loop.stats().wakes
+            for number in range(1000):
+                strand.post(ran.append, number)
+            wait_all_idle(loop)
+            assert ran == list(range(1000))
+            fewest = min(fewest, loop.stats().wakes - before)
+    assert 1 <= fewest <= 20
+
+
+@pytest.mark.race
+def test_a_post_races_a_thread_on_its_way_into_the_poller_and_is_not_lost(make_loop, joined):
+    """T50. The thread has decided to wait and is not in the system call yet: the wake must still reach it."""
+    loop = make_loop()
+    ran = threading.Event()
+    with hold("poll.enter") as held, joined(loop):
+        held.wait_reached()
+        loop.post(ran.set)
+        held.release()
+        assert ran.wait(LONG)
+
+
+@pytest.mark.race
+def test_a_post_races_the_draining_of_the_queue_and_runs_once(make_loop, joined, spawn):
+    """T50. A post is queued and not announced while another's wake drains the queue: not lost, not run twice."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[str] = []
+    second = threading.Event()
+    with joined(loop), hold("post.queued") as held:
+        wait_all_idle(loop)
+        poster = spawn(strand.post, ran.append, "first")
+        held.wait_reached()
+        loop.post(second.set)
+        assert second.wait(LONG)
+        held.release()
+        poster.result()
+        wait_all_idle(loop)
+        strand.post(ran.append, "third")
+        wait_all_idle(loop)
+    assert ran == ["first", "third"]
+
+
+@pytest.mark.race
+def test_a_post_while_its_strand_is_being_emptied_is_not_lost(make_loop, joined):
+    """T50. The strand was popped and its word is not RUNNING yet: what is posted now runs in this turn or the next."""
+    loop = make_loop()
+    strand = loop.strand()
+    ran: list[int] = []
+    with hold("strand.begin") as held, joined(loop):
+        strand.post(ran.append, 1)
+        held.wait_reached()
+        strand.post(ran.append, 2)
+        held.release()
+        wait_all_idle(loop)
+    assert ran == [1, 2]
+
+
+def voluntary_switches(native_id: int) -> int:
+    """How often the thread gave up its core by waiting: a thread that was woken has one more."""
+    for line in Path(f"/proc/self/task/{native_id}/status").read_text().splitlines():
+        if line.startswith("voluntary_ctxt_switches"):
+            return int(line.split()[1])
+    raise AssertionError("no voluntary_ctxt_switches line: is this Linux?")
+
+
+def test_a_post_wakes_one_thread_of_sixteen(make_loop, joined):
+    """T51. A post wakes one waiting thread, not all of 16; seen in the kernel's own count of waits."""
+    loop = make_loop(handover=1.0)
+    woken: list[int] = []
+    with joined(loop, 16) as crew:
+        for _ in range(5):
+            wait_all_idle(loop)
+            ran = threading.Event()
+            wakes = loop.stats().wakes
+            before = {thread.native_id: voluntary_switches(thread.native_id) for thread in crew}
+            loop.post(ran.set)
+            assert ran.wait(LONG)
+            wait_all_idle(loop)
+            assert loop.stats().wakes - wakes <= 2
+            woken.append(sum(voluntary_switches(native_id) > count for native_id, count in before.items()))
+    assert min(woken) <= 2, f"threads that woke for one message, five times: {woken}"
+
+
+def test_an_urgent_message_to_the_loop_runs_before_ordinary_ones(make_loop):
+    """T53. An urgent message overtakes ordinary ones."""
+    loop = make_loop()
+    ran: list[str] = []
+    loop.post(ran.append, "first")
+    loop.post(ran.append, "second")
+    loop.post_urgent(ran.append, "urgent")
+    loop.post_urgent(ran.append, "urgent too")
+    loop.join(until_idle=True)
+    assert ran == ["urgent", "urgent too", "first", "second"]
+
+
+@pytest.mark.parametrize("threads", [1, 4, 16])
+def test_the_terminal_post_of_a_loop_runs_last_and_once_and_then_every_thread_leaves(make_loop, spawn, threads):
+    """T53. A loop's terminal post runs last, once, and then every thread leaves."""
+    loop = make_loop(handover=0)
+    ran: list[object] = []
+    crew = [spawn(loop.join) for _ in range(threads)]
+    wait_until(lambda: loop.joined == threads)
+    for number in range(100):
+        loop.post(ran.append, number)
+    loop.post_terminal(ran.append, "last")
+    handled = [thread.result() for thread in crew]
+    assert sorted(ran[:-1]) == list(range(100))
+    assert ran[-1] == "last"
+    assert sum(handled) == 101
+    assert loop.stopped
+    assert loop.joined == 0
+
+
+@pytest.mark.race
+def test_the_terminal_post_of_a_loop_waits_for_a_handler_that_still_runs(make_loop, spawn):
+    """T53. "Last" means that nothing else is inside, not that nothing else is queued."""
+    loop = make_loop(handover=0)
+    entered, gate = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def slow() -> None:
+        entered.set()
+        gate.wait(LONG)
+        ran.append("slow")
+
+    crew = [spawn(loop.join) for _ in range(3)]
+    loop.post(slow)
+    assert entered.wait(LONG)
+    loop.post(ran.append, "quick")
+    loop.post_terminal(ran.append, "last")
+    wait_until(lambda: "quick" in ran)
+    gate.set()
+    for thread in crew:
+        thread.result()
+    assert ran == ["quick", "slow", "last"]
+
+
+def test_after_the_terminal_post_the_loop_refuses_posts_until_it_is_restarted(make_loop):
+    """T53. A terminal post is a drain: posts from outside raise `LoopStopped` at once, and again after it ran."""
+    loop = make_loop(name="mill")
+    ran: list[str] = []
+    loop.post_terminal(ran.append, "last")
+    with pytest.raises(mh.LoopStopped, match="mill") as refused:
+        loop.post(ran.append, "late")
+    assert refused.value.loop == "mill"
+    loop.join()
+    assert ran == ["last"]
+    with pytest.raises(mh.LoopStopped):
+        loop.post(ran.append, "later")
+    loop.restart()
+    loop.post(ran.append, "again")
+    loop.join(until_idle=True)
+    assert ran == ["last", "again"]
+
+
+def test_what_the_loops_own_handlers_post_during_a_terminal_post_runs_before_it(make_loop):
+    """T53. The drain takes the posts of the loop's own handlers, and the terminal callback comes after those too."""
+    loop = make_loop()
+    ran: list[str] = []
+
+    def first() -> None:
+        ran.append("first")
+        loop.post(ran.append, "child")
+
+    loop.post(first)
+    loop.post_terminal(ran.append, "last")
+    loop.join()
+    assert ran == ["first", "child", "last"]
+
+
+def test_a_terminal_post_without_a_callback_ends_the_loop_all_the_same(make_loop, joined):
+    """T53. The callback of a terminal post may be left out."""
+    loop = make_loop()
+    ran: list[int] = []
+    with joined(loop, 2) as crew:
+        loop.post(ran.append, 1)
+        loop.post_terminal()
+        for thread in crew:
+            thread.join(LONG)
+        assert not any(thread.is_alive() for thread in crew)
+    assert ran == [1]
+
+
+def test_a_post_to_a_stopped_loop_waits_for_the_restart(make_loop):
+    """T55. A post to a stopped loop waits for the restart."""
+    loop = make_loop()
+    ran: list[int] = []
+    loop.request_stop()
+    loop.post(ran.append, 1)
+    loop.strand().post(ran.append, 2)
+    assert loop.join() == 0
+    assert ran == []
+    loop.restart()
+    assert loop.join(until_idle=True) == 2
+    assert sorted(ran) == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["post", "post_urgent", "post_terminal"])
+@pytest.mark.parametrize("where", ["loop", "strand"])
+def test_a_post_to_a_drained_loop_is_refused_until_the_restart(make_loop, where, how):
+    """T55. After a drain a post is refused."""
+    loop = make_loop(name="mill")
+    target = loop if where == "loop" else loop.strand()
+    assert loop.stop(drain=True)
+    with pytest.raises(mh.LoopStopped, match="mill"):
+        getattr(target, how)(print)
+    loop.restart()
+    ran: list[int] = []
+    getattr(target, how)(ran.append, 1)
+    loop.join(until_idle=True)
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("how", ["post", "post_urgent", "post_terminal"])
+def test_a_post_to_a_closed_loop_raises(make_loop, how):
+    """T55. To a closed loop a post raises `LoopClosed`, which names the loop."""
+    loop = make_loop(name="mill")
+    strand = loop.strand()
+    loop.close()
+    with pytest.raises(mh.LoopClosed, match="mill") as refused:
+        getattr(loop, how)(print)
+    assert refused.value.loop == "mill"
+    with pytest.raises((mh.LoopClosed, mh.StrandClosed)):
+        getattr(strand, how)(print)
+
+
+def test_messages_that_never_ran_are_counted_in_one_warning_when_the_loop_is_closed(make_loop, caplog):
+    """T55. Nothing is lost in silence: what waits when the loop is closed is counted in one record."""
+    loop = make_loop(name="mill")
+    ran: list[int] = []
+    strand = loop.strand()
+    for number in range(7):
+        strand.post(ran.append, number)
+    with caplog.at_level(logging.DEBUG, "manyhands.loop"):
+        loop.close()
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert ran == []
+    assert len(warnings) == 1
+    assert warnings[0].name == "manyhands.loop"
+    assert "7" in warnings[0].getMessage()
+    assert "mill" in warnings[0].getMessage()
+
+
+def test_a_closed_loop_that_owed_nothing_logs_nothing(make_loop, joined, caplog):
+    """T55. The warning is only for messages that never ran."""
+    loop = make_loop()
+    with caplog.at_level(logging.DEBUG, "manyhands"):
+        with joined(loop):
+            loop.post(int)
+            wait_all_idle(loop)
+        loop.close()
+    assert caplog.records == []
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("threads", [0, 1, 4])
+@pytest.mark.parametrize("path", ["request_stop", "stop", "drain", "terminal post", "close"])
+def test_every_callback_that_is_owed_runs_once_on_every_stop_path(make_loop, pair, spawn, path, threads):
+    """T56. What was promised (the end of a watch, of a strand) comes exactly once, however the loop ends."""
+    loop = make_loop(handover=0)
+    owed: list[str] = []
+    strand = loop.strand()
+    for index in range(4):
+        a, _ = pair()
+        strand_of_it = strand if index % 2 else None
+        loop.add(
+            a, mh.Events.READ, print, strand=strand_of_it, on_removed=lambda *_, i=index: owed.append(f"watch {i}")
+        )
+    lonely = loop.strand()
+    crew = [spawn(loop.join) for _ in range(threads)]
+    wait_until(lambda: loop.joined == threads)
+    a, _ = pair()
+    removed = loop.add(a, mh.Events.READ, print)
+    removed.remove(on_removed=lambda *_: owed.append("removed"))
+    lonely.close(on_closed=lambda *_: owed.append("closed"))
+    {
+        "request_stop": loop.request_stop,
+        "stop": loop.stop,
+        "drain": lambda: loop.stop(drain=True),
+        "terminal post": loop.post_terminal,
+        "close": loop.close,
+    }[path]()
+    for thread in crew:
+        thread.result()
+    loop.close()
+    assert sorted(owed) == ["closed", "removed", "watch 0", "watch 1", "watch 2", "watch 3"]
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_future_kept_by_a_message_completes_once_when_its_strand_closes(make_loop, joined, threads):
+    """T56. A message that did not run is handed back by `close`, so that who waits for it can be told, once."""
+    loop = make_loop(handover=0)
+    errors_before = loop.stats().errors
+    with joined(loop, threads):
+        for cut in (0, 1, 50, 199):
+            strand = loop.strand()
+            futures: list[Future[int]] = [Future() for _ in range(200)]
+            for number, future in enumerate(futures):
+                strand.post(future.set_result, number)
+                if number == cut:
+                    left = strand.close()
+                    break
+            for message in left:
+                assert message.callback.__self__.cancel()
+            for future in futures[: cut + 1]:
+                assert future.done()
+        wait_all_idle(loop)
+        assert loop.stats().errors == errors_before
+
+
+trace: contextvars.ContextVar[str] = contextvars.ContextVar("trace", default="nobody")
+
+
+@pytest.mark.parametrize(
+    "how", ["loop.post", "loop.post_urgent", "strand.post", "strand.post_urgent", "call_later", "strand timer"]
+)
+def test_a_message_or_timer_sees_the_context_of_where_it_was_made(make_loop, joined, how):
+    """T47. Context travels (D13): it is copied where the work is posted, not where it runs."""
+    clock = MockClock(autojump=True)
+    loop = make_loop(clock=clock)
+    strand = loop.strand()
+    seen: list[str] = []
+    submit = {
+        "loop.post": loop.post,
+        "loop.post_urgent": loop.post_urgent,
+        "strand.post": strand.post,
+        "strand.post_urgent": strand.post_urgent,
+        "call_later": lambda callback: loop.call_later(1, callback),
+        "strand timer": lambda callback: strand.call_later(1, callback),
+    }[how]
+    ran = threading.Event()
+
+    def look() -> None:
+        seen.append(trace.get())
+        trace.set("changed by the message")
+        ran.set()
+
+    def poster() -> None:
+        trace.set("request 7")
+        submit(look)
+        trace.set("changed after the post")
+
+    contextvars.Context().run(poster)
+    with joined(loop):
+        assert ran.wait(LONG)
+    assert seen == ["request 7"]
+
+
+def test_what_a_message_sets_in_its_context_is_seen_by_nothing_after_it(make_loop):
+    """T47. Each runs in a copy (D13): neither the next message nor the thread that joined keeps a trace."""
+    loop = make_loop()
+    strand = loop.strand()
+    seen: list[str] = []
+
+    def poster() -> None:
+        trace.set("outer")
+        strand.post(lambda: trace.set("inner"))
+        strand.post(lambda: seen.append(trace.get()))
+        loop.join(until_idle=True)
+        seen.append(trace.get())
+
+    contextvars.Context().run(poster)
+    assert seen == ["outer", "outer"]
+
+
+def test_a_watch_handler_runs_in_the_context_of_its_add(make_loop, pair):
+    """T47. A watch's handler runs in the context of its `add` (D13), whoever serves it."""
+    loop = make_loop()
+    a, b = pair()
+    seen: list[str] = []
+
+    def handler(watch: mh.Watch, events: mh.Events) -> None:
+        a.recv(100)
+        seen.append(trace.get())
+
+    def adder() -> None:
+        trace.set("the listener's")
+        loop.add(a, mh.Events.READ, handler)
+
+    contextvars.Context().run(adder)
+    for _ in range(2):
+        b.send(b"x")
+        loop.join(until_idle=True)
+    assert seen == ["the listener's", "the listener's"]
+
+
+@pytest.mark.parametrize("how", ["post", "post_urgent", "post_terminal"])
+@pytest.mark.parametrize("where", ["loop", "strand"])
+def test_a_message_that_cannot_be_called_is_refused_at_the_post(make_loop, where, how):
+    """T48. Wrong types raise at the call, and nothing stays queued."""
+    loop = make_loop()
+    target = loop if where == "loop" else loop.strand()
+    with pytest.raises(TypeError, match="42"):
+        getattr(target, how)(42)
+    assert loop.run_ready() == 0
+    assert not loop.stopped
