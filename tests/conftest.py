@@ -29,10 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Apply `--switch-interval`."""
+    """Apply `--switch-interval`, and let the library open what it opens once in a process."""
     interval = config.getoption("--switch-interval")
     if interval is not None:
         sys.setswitchinterval(interval)
+    mh.EventLoop().close()  # opens what is the process's own for good: no test's leak
 
 
 class Spawned:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TextIO
+from typing import Self, TextIO
 
-from commands import EXAMPLES, START, run_example
+from commands import EXAMPLES, START, assert_no_complaint, run_example
 from support import LONG
 
 RUN_ELSEWHERE = {"accept_with_backoff"}
@@ -153,7 +153,10 @@ class ChatClient:
         assert self._heard.readline() == line + "\n"
         return True
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         """Leave."""
         self._heard.close()
         self.socket.close()
@@ -175,33 +178,28 @@ def chat_server() -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
 
 def test_example_chat_with_real_clients_ends_at_ctrl_c() -> None:
     """All hear the same in the same order; a name that is taken gets a tail; one Ctrl-C ends the server."""
-    with chat_server() as (program, address):
-        ann = ChatClient(address, "ann")
+    with chat_server() as (program, address), ChatClient(address, "ann") as ann:
         assert ann.hears("* ann is here, with 0 others")
-        bob = ChatClient(address, "ann")
-        for client in (ann, bob):
-            assert client.hears("* ann_ is here, with 1 others")
-        bob.say("two\nlines at once")
-        ann.say("")
-        for client in (ann, bob):
-            assert client.hears("ann_: two") and client.hears("ann_: lines at once")
-        bob.close()
+        with ChatClient(address, "ann") as bob:
+            for client in (ann, bob):
+                assert client.hears("* ann_ is here, with 1 others")
+            bob.say("two\nlines at once")
+            ann.say("")
+            for client in (ann, bob):
+                assert client.hears("ann_: two") and client.hears("ann_: lines at once")
         assert ann.hears("* ann_ left")
         program.send_signal(signal.SIGINT)
         printed, complaints = program.communicate(timeout=START)
-        assert (program.returncode, complaints) == (0, ""), printed
+        assert program.returncode == 0, printed + complaints
+        assert_no_complaint(complaints)
         assert ann.socket.recv(1) == b""
-        ann.close()
 
 
 def test_example_chat_disconnects_a_client_that_never_ends_its_line() -> None:
     """A line is at most a kilobyte; the others go on."""
-    with chat_server() as (_, address):
-        ann = ChatClient(address, "ann")
+    with chat_server() as (_, address), ChatClient(address, "ann") as ann:
         assert ann.hears("* ann is here, with 0 others")
-        endless = ChatClient(address, "endless")
-        assert ann.hears("* endless is here, with 1 others")
-        endless.socket.sendall(b"x" * 2000)
-        assert ann.hears("* endless left")
-        endless.close()
-        ann.close()
+        with ChatClient(address, "endless") as endless:
+            assert ann.hears("* endless is here, with 1 others")
+            endless.socket.sendall(b"x" * 2000)
+            assert ann.hears("* endless left")

@@ -211,13 +211,13 @@ class StrandMachine(RuleBasedStateMachine):
         self.unread.append(action)
 
     def add(self) -> None:
+        if not self.accepting:
+            return  # whether a closing strand takes a watch is nobody's business
         if self.watch is not None:
             with contextlib.suppress(mh.WatchExists):
                 self.loop.add(self.here, mh.Events.READ, print, strand=self.strand)
                 raise AssertionError("a second watch was added")
             return
-        if not self.accepting:
-            return  # whether a closing strand takes a watch is nobody's business
         number = self.watch_id = self.next_id
         self.next_id += 1
         self.watch_paused = False

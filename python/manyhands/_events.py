@@ -78,6 +78,10 @@ class Delay:
 
     seconds: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds < float("inf"):
+            raise ValueError(f"seconds must be a number, 0 or more, and got {self.seconds!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -93,11 +97,11 @@ class ErrorReport:
 
     Attributes:
         loop: Where.
-        source: "watch", "timer", "message", "terminal", "completion" (a final callback), or "close" (the source's own
+        source: "watch", "timer", "message", "terminal", "on_removed", "on_closed", "signal", or "close" (the source's own
             `close()` raised).
         watch: With source "watch" and "close".
-        strand: The watch's strand.
-        timer: None: the timer itself is known to whoever set it; `handler` tells which callback it was.
+        strand: The watch's strand; for others the strand that it was posted to or set on, if it was.
+        timer: With source "timer": a handle that is equal to the one that was made when it was set.
         events: With source "watch".
         handler: What was called.
         error: What it raised.

@@ -14,11 +14,17 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from manyhands import _core
 
-__all__ = ["EXIT_TIMEOUT", "at_exit", "gil_enabled", "in_child", "on_main_thread", "register", "signals_held"]
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "Ending",
+    "open_signal_pair","EXIT_TIMEOUT", "at_exit", "gil_enabled", "in_child", "on_main_thread", "register", "signals_held"]
 
 EXIT_TIMEOUT = 1.0
 """Seconds that interpreter exit waits for the handlers that still run, before it leaves them behind."""
@@ -40,6 +46,7 @@ _in_child: list[Callable[[], None]] = []
 
 def register(loop: Loop) -> None:
     """Stop this loop when the interpreter exits."""
+    open_signal_pair()
     key = id(loop)
     _loops[key] = weakref.ref(loop, lambda _: _loops.pop(key, None))
 
@@ -93,6 +100,30 @@ _register(_stop_all)
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+_signal_pair: tuple[int, int] | None = None
+"""Readable, writable. Numbers, since nobody closes them: they are the process's."""
+
+
+def open_signal_pair() -> None:
+    """Open the descriptors that `signals_held` needs, once in a process: a thread that joins needs none any more."""
+    global _signal_pair  # noqa: PLW0603: one of the process
+    if _signal_pair is None:
+        ends = socket.socketpair()
+        for end in ends:
+            end.setblocking(False)
+        _signal_pair = (ends[0].detach(), ends[1].detach())
+
+
+def _fresh_signal_pair() -> None:
+    global _signal_pair  # noqa: PLW0603
+    pair, _signal_pair = _signal_pair, None
+    for end in pair or ():
+        os.close(end)
+
+
+_in_child.append(_fresh_signal_pair)
+
+
 @contextlib.contextmanager
 def signals_held(loop: Loop) -> Iterator[None]:
     """While the main thread serves: a signal wakes the poller, which unparks the main thread, which runs its handler.
@@ -100,17 +131,50 @@ def signals_held(loop: Loop) -> Iterator[None]:
     CPython's own note of a signal is a byte written to the wake-up descriptor; it must be a socket or a pipe, since an
     eventfd refuses single bytes. Whoever had it before gets a copy of each byte, and gets it back.
     """
-    readable, writable = socket.socketpair()
-    with readable, writable:
-        readable.setblocking(False)
-        writable.setblocking(False)
-        previous = signal.set_wakeup_fd(writable.fileno(), warn_on_full_buffer=False)
-        try:
-            loop._hold_signals(readable.fileno(), previous)  # noqa: SLF001: the loop's own seam
-            yield
-        finally:
-            loop._release_signals()  # noqa: SLF001
+    open_signal_pair()
+    pair = _signal_pair
+    assert pair is not None
+    readable, writable = pair
+    previous = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    try:
+        loop._hold_signals(readable, previous)  # noqa: SLF001: the loop's own seam
+        yield
+    finally:
+        loop._release_signals()  # noqa: SLF001
+        if _signal_pair is pair:
             signal.set_wakeup_fd(previous)
+
+
+class Ending:
+    """While entered on the main thread, SIGINT and SIGTERM end a loop: the first in order, the second the process at once.
+
+    `request_stop()` neither blocks nor takes a lock, so a signal's handler may call it. The handlers that were there are
+    put back. On another thread it does nothing: Python has handlers of signals on the main thread only.
+
+    Attributes:
+        signal_name: Which signal came, None for none.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._previous: dict[signal.Signals, Any] = {}
+        self.signal_name: str | None = None
+
+    def __enter__(self) -> Self:
+        if on_main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal) or signal.SIG_DFL
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002: signal's own signature
+        if self.signal_name is not None:
+            os._exit(128 + number)
+        self.signal_name = signal.Signals(number).name
+        self._loop.request_stop()
 
 
 def gil_enabled() -> bool:

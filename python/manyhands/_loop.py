@@ -163,8 +163,8 @@ class EventLoop(_core.LoopCore):
         """
         if _core.is_lent():
             raise WouldDeadlock("stop()", self.name)
-        if self.closed:
-            raise LoopClosed(self.name)
+        _check_timeout(timeout)
+        self._check_open()
         self.request_stop(drain=drain)
         if drain and not self.joined:
             # What is left of the timeout would be one handler's time at most: a served drain ends by itself.
@@ -188,6 +188,7 @@ class EventLoop(_core.LoopCore):
         """
         if _core.is_lent():
             raise WouldDeadlock("close()", self.name)
+        _check_timeout(timeout)
         if self.closed:
             return
         self.request_stop()
@@ -232,8 +233,7 @@ class EventLoop(_core.LoopCore):
             raise ValueError("on_signal() must be called on the main thread: Python runs handlers of signals there only")
         if not callable(callback):
             raise TypeError(f"callback must be callable, and got {callback!r}")
-        if self.closed:
-            raise LoopClosed(self.name)
+        self._check_open()
         return SignalWatch(self, signum, callback)
 
     # Sight.
@@ -244,7 +244,7 @@ class EventLoop(_core.LoopCore):
         Returns:
             A frozen `LoopStats`.
         """
-        (joined, parked, ready, watches, timers), (handled, polls, wakes, errors), counts = self._stats()
+        (joined, parked, ready, watches, timers), (handled, polls, wakes, standbys, errors), counts = self._stats()
         bounds = [*(2**i / 1e6 for i in range(len(counts) - 1)), float("inf")]
         return LoopStats(
             joined=joined,
@@ -255,6 +255,7 @@ class EventLoop(_core.LoopCore):
             handled=handled,
             polls=polls,
             wakes=wakes,
+            standbys=standbys,
             errors=errors,
             handler_seconds=tuple(zip(bounds, counts, strict=True)),
         )
@@ -292,14 +293,15 @@ class EventLoop(_core.LoopCore):
         self,
         source: str,
         watch: _core.Watch | None,
+        strand: _core.Strand | None,
+        timer: _core.Timer | None,
         events: Events | None,
         handler: Callable[..., Any],
         error: BaseException,
         on_error: OnError | None,
     ) -> bool:
         """Tell whoever asked to be told that a callback raised; True if its watch or timer is kept."""
-        strand = watch.strand if watch is not None else None
-        report = ErrorReport(self, source, watch, strand, None, events, handler, error)
+        report = ErrorReport(self, source, watch, strand, timer, events, handler, error)
         hook = on_error or self._on_error
         if hook is None:
             _log(report)
@@ -312,6 +314,12 @@ class EventLoop(_core.LoopCore):
             _log(report)
             logger.exception("loop %r: on_error itself raised", self.name)
             return False
+
+
+def _check_timeout(timeout: float | None) -> None:
+    """Refuse a timeout that makes no sense before anything is done with it."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds, 0 or more (None for ever), and got {timeout!r}")
 
 
 def _log(report: ErrorReport) -> None:
@@ -346,7 +354,7 @@ class SignalWatch:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002: signal's own signature
         try:
-            self._loop.post_urgent(self._callback, signum)
+            self._loop._post_signal(self._callback, signum)  # noqa: SLF001
         except (LoopClosed, LoopStopped):
             logger.warning("loop %r: signal %d came after the loop had ended", self._loop.name, signum)
 

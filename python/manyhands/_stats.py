@@ -20,6 +20,7 @@ class LoopStats:
         handled: Handlers, messages and timers run since the loop was made.
         polls: Waits in the poller.
         wakes: Threads woken because there was something to do.
+        standbys: Parked threads woken to take over the waiting should a handler last too long.
         errors: Callbacks that raised.
         handler_seconds: Histogram of how long they took: (upper bound in seconds, count); the last bound is infinite.
     """
@@ -32,5 +33,6 @@ class LoopStats:
     handled: int
     polls: int
     wakes: int
+    standbys: int
     errors: int
     handler_seconds: tuple[tuple[float, int], ...]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadedEventLoop"]
 
+LOOK = 0.05
+"""Seconds after which a thread that waits for others looks for signals, as the core does."""
+
 
 class ThreadedEventLoop(EventLoop):
     """An event loop that starts, names and ends the threads that serve it.
@@ -80,12 +83,13 @@ class ThreadedEventLoop(EventLoop):
             try:
                 for n in range(self._count):
                     thread = threading.Thread(target=self._run, args=(n,), name=f"mh-{self.name}-{n}", daemon=True)
-                    thread.start()
                     self._owned.append(thread)
+                    thread.start()
             except BaseException:
                 self.request_stop()
                 for thread in self._owned:
-                    thread.join()
+                    if thread.ident is not None:
+                        thread.join()
                 self._owned = []
                 self.restart()
                 raise
@@ -118,16 +122,21 @@ class ThreadedEventLoop(EventLoop):
             WouldDeadlock: the calling thread is lent: use `request_stop()`.
             LoopClosed: it was closed.
         """
+        if _core.is_lent():
+            raise WouldDeadlock("stop()", self.name)
+        with self._owned_lock:
+            # Those of now: while this thread waits for them, another may start new ones, which nobody told to leave.
+            threads = list(self._owned)
         left = super().stop(timeout, drain=drain)
         if left:
-            self._reap()
+            self._reap(threads)
         return left
 
-    def _reap(self) -> None:
-        with self._owned_lock:
-            threads, self._owned = self._owned, []
+    def _reap(self, threads: list[threading.Thread]) -> None:
         for thread in threads:
             thread.join()
+        with self._owned_lock:
+            self._owned = [thread for thread in self._owned if thread not in threads]
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
@@ -140,28 +149,24 @@ class ThreadedEventLoop(EventLoop):
             TimeoutError, WouldDeadlock: as `EventLoop.close`.
         """
         super().close(timeout)
-        self._reap()
+        self._reap(list(self._owned))
 
     def run(self) -> None:
         """Start the threads, wait until the loop is stopped or Ctrl-C is pressed, and end in order.
 
-        The first Ctrl-C asks every thread to leave and waits for the handlers they are in; the second one leaves at once.
+        The first Ctrl-C or SIGTERM asks every thread to leave and waits for the handlers they are in; the second one ends
+        the process at once, with status 130 or 143. Handlers of signals that were there before are put back.
 
         Raises:
-            KeyboardInterrupt: the second Ctrl-C.
+            SystemExit: what a callback raised in an owned thread.
             RuntimeError: the threads run already.
         """
-        self.start()
-        # Not wait(): that is over at once if none of the threads has come to its join() yet.
-        threads = list(self._owned)
-        try:
-            for thread in threads:
+        with _guards.Ending(self):
+            self.start()
+            # Not wait(): that is over at once if none of the threads has come to its join() yet.
+            for thread in list(self._owned):
                 thread.join()
-        except KeyboardInterrupt:
-            self.request_stop()
-            for thread in threads:
-                thread.join()
-        self._reap()
+        self._reap(list(self._owned))
 
     def handle_events(self, watch: _core.Watch, events: Events) -> object:
         """Serve a watch that was added without a handler: to be overridden, unless `handler` was given."""

@@ -20,7 +20,7 @@ use crate::slots::{Slots, Token};
 use crate::state::{Life, Mode, Phase, RemovalReason, Schedule, StrandState};
 use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Mutex, MutexGuard, thread_number};
+use crate::sync::{Arc, Mutex, MutexGuard, RwLock, thread_number};
 use crate::timer::Timers;
 use crate::watch::{Finished, Occupant, Record};
 
@@ -92,6 +92,8 @@ pub struct Stats {
     pub polls: u64,
     /// Threads woken for work.
     pub wakes: u64,
+    /// Parked threads woken to watch over the lead.
+    pub standbys: u64,
     /// How many handlers took up to 2^i microseconds.
     pub histogram: [u64; BUCKETS],
 }
@@ -114,7 +116,8 @@ pub struct StrandView {
 /// The loop that many threads turn.
 pub struct EventLoop<P: Payload> {
     pub(crate) hub: Hub<P>,
-    pub(crate) poller: Box<dyn Poller>,
+    /// Written once, by `close`, which leaves a poller without descriptors behind.
+    poller: RwLock<Box<dyn Poller>>,
     pub(crate) numbers: Numbers,
     pub(crate) watches: Mutex<Slots<Option<Record<P>>>>,
     strands: Mutex<Slots<Arc<Strand<P>>>>,
@@ -125,7 +128,8 @@ pub struct EventLoop<P: Payload> {
     signals: Mutex<Option<(RawFd, RawFd)>>,
     epoch: u32,
     process: u32,
-    _remembered: Remembered,
+    /// Until `close` gives the descriptors back.
+    remembered: Mutex<Option<Remembered>>,
     _counted: Counted,
 }
 
@@ -141,7 +145,7 @@ impl<P: Payload> EventLoop<P> {
         let [one, two] = poller.raw_fds();
         let made = Arc::new(Self {
             hub: Hub::new(options.parallel, options.handover.as_nanos() as u64),
-            poller,
+            poller: RwLock::new(poller),
             numbers: Numbers::new(),
             watches: Mutex::new(Slots::default()),
             strands: Mutex::new(Slots::default()),
@@ -150,7 +154,7 @@ impl<P: Payload> EventLoop<P> {
             signals: Mutex::new(None),
             epoch: fork::epoch(),
             process: std::process::id(),
-            _remembered: fork::remember([one, two, -1, -1]),
+            remembered: Mutex::new(Some(fork::remember([one, two]))),
             _counted: Counted::new(Kind::Loops),
         });
         if let Clock::Manual(clock) = &made.clock {
@@ -183,7 +187,21 @@ impl<P: Payload> EventLoop<P> {
 
     /// The poller's name.
     pub fn poller_name(&self) -> &'static str {
-        self.poller.name()
+        self.poller().name()
+    }
+
+    /// The poller, which stays open while this is held.
+    pub(crate) fn poller(&self) -> impl core::ops::Deref<Target = Box<dyn Poller>> + '_ {
+        self.poller.read()
+    }
+
+    /// Wakes whom there is to wake. Under no lock.
+    pub(crate) fn wake(&self, wake: Wake) {
+        match wake {
+            Wake::Nobody => {}
+            Wake::Poller => self.poller().wake(),
+            Wake::Seat(seat) => seat.unparked.notify_one(),
+        }
     }
 
     // Strands.
@@ -293,7 +311,7 @@ impl<P: Payload> EventLoop<P> {
         }
         drop(body);
         reach("post.queued");
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
         Ok(())
     }
 
@@ -321,7 +339,7 @@ impl<P: Payload> EventLoop<P> {
             strand.vacated.notify_all();
         }
         drop(body);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
     }
 
     /// Detached. Waits until nobody else is inside the strand, or it was resumed; false after `timeout`.
@@ -445,7 +463,7 @@ impl<P: Payload> EventLoop<P> {
         let wake = self.hub.wake_for_work(&mut hub);
         drop(hub);
         reach("post.queued");
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
         Ok(())
     }
 
@@ -464,7 +482,7 @@ impl<P: Payload> EventLoop<P> {
                     wake = self.hub.wake_for_work(&mut hub);
                 }
                 drop(body);
-                wake.perform(self.poller.as_ref());
+                self.wake(wake);
                 return;
             }
         }
@@ -473,7 +491,7 @@ impl<P: Payload> EventLoop<P> {
         hub.ready.push_back(Ready::Completion);
         let wake = self.hub.wake_for_work(&mut hub);
         drop(hub);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
     }
 
     // Timers.
@@ -533,7 +551,7 @@ impl<P: Payload> EventLoop<P> {
             _ => Wake::Nobody,
         };
         drop(hub);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
     }
 
     // Life.
@@ -553,7 +571,7 @@ impl<P: Payload> EventLoop<P> {
         let mut hub = self.hub.lock();
         let wake = self.hub.wake_all(&mut hub);
         drop(hub);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
         Ok(())
     }
 
@@ -577,7 +595,7 @@ impl<P: Payload> EventLoop<P> {
         self.hub.set_life(&mut hub, Life::Draining);
         let wake = self.hub.wake_all(&mut hub);
         drop(hub);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
         Ok(())
     }
 
@@ -654,6 +672,9 @@ impl<P: Payload> EventLoop<P> {
         let cancelled: Vec<P> = timers.tokens().into_iter().filter_map(|token| timers.cancel(token)).collect();
         drop(timers);
         drop(cancelled);
+        // The numbers are forgotten before they are closed: a fork in between must not close another's.
+        drop(self.remembered.lock().take());
+        *self.poller.write() = poller::closed();
         Ok((finished, lost))
     }
 
@@ -671,7 +692,10 @@ impl<P: Payload> EventLoop<P> {
     pub fn is_idle(&self) -> bool {
         match self.waits_until() {
             Waits::Busy => false,
-            Waits::Nobody => !self.hub.lock().has_ready(),
+            Waits::Nobody => {
+                let due = self.timers.lock().next_due().is_some_and(|when| when <= self.clock.now());
+                !due && !self.hub.lock().has_ready() && !self.poller().ready().unwrap_or(false)
+            }
             Waits::Until(next) => next.is_none_or(|when| when > self.clock.now()),
         }
     }
@@ -681,15 +705,24 @@ impl<P: Payload> EventLoop<P> {
     /// While the main thread is joined: signals are written to the other end of `readable`, and were written to
     /// `previous` (-1 for none) before.
     pub fn hold_signals(&self, readable: RawFd, previous: RawFd) -> Result<(), Error> {
+        let mut number = self.numbers.lock(readable);
+        self.poller().add(readable, SIGNAL, Events::READ, PollMode::Level)?;
+        // It owns its number like any watch: one whose descriptor had that number before must not touch it.
+        number.replace(Token(SIGNAL));
+        drop(number);
         *self.signals.lock() = Some((readable, previous));
-        self.poller.add(readable, SIGNAL, Events::READ, PollMode::Level)?;
         Ok(())
     }
 
     /// The main thread has left.
     pub fn release_signals(&self) {
-        if let Some((readable, _)) = self.signals.lock().take() {
-            _ = self.poller.delete(readable);
+        let signals = self.signals.lock().take();
+        if let Some((readable, _)) = signals {
+            let mut number = self.numbers.lock(readable);
+            if number.owner() == Token(SIGNAL) {
+                number.clear();
+                _ = self.poller().delete(readable);
+            }
         }
     }
 
@@ -726,6 +759,7 @@ impl<P: Payload> EventLoop<P> {
             handled: hub.handled,
             polls: hub.polls,
             wakes: hub.wakes,
+            standbys: hub.standbys,
             histogram: hub.histogram,
         };
         for seat in &hub.seats {
@@ -781,7 +815,7 @@ impl<P: Payload> Sleeper for EventLoop<P> {
         let polling = matches!(hub.lead, Lead::Polling { .. });
         drop(hub);
         if polling {
-            self.poller.wake();
+            self.poller().wake();
         }
     }
 
@@ -795,7 +829,7 @@ impl<P: Payload> Sleeper for EventLoop<P> {
             return Waits::Busy;
         }
         drop(hub);
-        if self.poller.ready().unwrap_or(false) {
+        if self.poller().ready().unwrap_or(false) {
             return Waits::Busy;
         }
         Waits::Until(self.timers.lock().next_due())

@@ -20,7 +20,7 @@ pub fn epoch() -> u32 {
 /// A loop's raw descriptor numbers. Never freed, used again by a later loop: the child walks the list without a lock.
 pub(crate) struct Descriptors {
     taken: AtomicBool,
-    numbers: [AtomicI32; 4],
+    numbers: [AtomicI32; 2],
     next: AtomicPtr<Descriptors>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Remembered {
     epoch: u32,
 }
 
-pub(crate) fn remember(numbers: [i32; 4]) -> Remembered {
+pub(crate) fn remember(numbers: [i32; 2]) -> Remembered {
     let mut at = HEAD.load(Ordering::Acquire);
     // ORDER: Acquire on every pointer; pairs with the AcqRel push below.
     // SAFETY: nodes come from `Box::leak` and are never freed.
@@ -59,7 +59,7 @@ pub(crate) fn remember(numbers: [i32; 4]) -> Remembered {
 }
 
 impl Descriptors {
-    fn set(&self, numbers: [i32; 4]) {
+    fn set(&self, numbers: [i32; 2]) {
         for (slot, number) in self.numbers.iter().zip(numbers) {
             slot.store(number, Ordering::Release);
         }
@@ -70,7 +70,7 @@ impl Drop for Remembered {
     fn drop(&mut self) {
         // In a child the node was freed by `after_fork_in_child` and may be a new loop's.
         if self.epoch == epoch() {
-            self.node.set([-1; 4]);
+            self.node.set([-1; 2]);
             self.node.taken.store(false, Ordering::Release);
         }
     }

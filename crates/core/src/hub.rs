@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 
 use crate::Payload;
 use crate::counters::{Counted, Kind};
-use crate::poller::Poller;
 use crate::slots::Token;
 use crate::state::Life;
 use crate::strand::Strand;
@@ -105,7 +104,10 @@ pub(crate) struct State<P: Payload> {
     /// The poller was woken since the leader decided to wait.
     pub(crate) poller_woken: bool,
     pub(crate) polls: u64,
+    /// Threads woken because there was something to do.
     pub(crate) wakes: u64,
+    /// Parked threads woken to watch over the lead.
+    pub(crate) standbys: u64,
     pub(crate) ready: VecDeque<Ready<P>>,
     pub(crate) messages: VecDeque<P>,
     pub(crate) urgent: VecDeque<P>,
@@ -135,22 +137,12 @@ pub(crate) struct Hub<P: Payload> {
     pub(crate) handover: u64,
 }
 
-/// Whom to wake, once the mutex is released.
+/// Whom to wake, once the mutex is released: see `EventLoop::wake`.
 #[must_use]
 pub(crate) enum Wake {
     Nobody,
     Poller,
     Seat(Arc<SeatShared>),
-}
-
-impl Wake {
-    pub(crate) fn perform(self, poller: &dyn Poller) {
-        match self {
-            Self::Nobody => {}
-            Self::Poller => poller.wake(),
-            Self::Seat(seat) => seat.unparked.notify_one(),
-        }
-    }
 }
 
 impl<P: Payload> Hub<P> {
@@ -167,6 +159,7 @@ impl<P: Payload> Hub<P> {
                 poller_woken: false,
                 polls: 0,
                 wakes: 0,
+                standbys: 0,
                 ready: VecDeque::new(),
                 messages: VecDeque::new(),
                 urgent: VecDeque::new(),
@@ -250,11 +243,16 @@ impl<P: Payload> Hub<P> {
 
     /// Makes sure that somebody watches over a lead that is held by a thread in user code.
     pub(crate) fn call_standby(&self, state: &mut State<P>) -> Wake {
-        if state.standby.is_none() && matches!(state.lead, Lead::Held { .. }) {
-            self.unpark(state)
-        } else {
-            Wake::Nobody
+        if state.standby.is_some() || !matches!(state.lead, Lead::Held { .. }) {
+            return Wake::Nobody;
         }
+        let wake = self.unpark(state);
+        if matches!(wake, Wake::Seat(_)) {
+            // It is woken to watch, not to work.
+            state.wakes -= 1;
+            state.standbys += 1;
+        }
+        wake
     }
 
     pub(crate) fn unpark(&self, state: &mut State<P>) -> Wake {

@@ -252,6 +252,49 @@ pub trait Poller: Send + Sync {
     fn name(&self) -> &'static str;
 }
 
+/// What is left of a poller whose loop was closed: it has no descriptors, and refuses.
+pub(crate) fn closed() -> Box<dyn Poller> {
+    Box::new(Closed)
+}
+
+struct Closed;
+
+impl Poller for Closed {
+    fn add(&self, _: RawFd, _: u64, _: Events, _: Mode) -> Result<(), PollError> {
+        Err(PollError::BadDescriptor)
+    }
+
+    fn modify(&self, _: RawFd, _: u64, _: Events, _: Mode) -> Result<(), PollError> {
+        Err(PollError::BadDescriptor)
+    }
+
+    fn disarm(&self, _: RawFd, _: u64) -> Result<(), PollError> {
+        Err(PollError::BadDescriptor)
+    }
+
+    fn delete(&self, _: RawFd) -> Result<(), PollError> {
+        Err(PollError::Missing)
+    }
+
+    fn wait(&self, _: &mut Vec<PollEvent>, _: Option<Duration>) -> Result<usize, PollError> {
+        Err(PollError::BadDescriptor)
+    }
+
+    fn ready(&self) -> Result<bool, PollError> {
+        Ok(false)
+    }
+
+    fn wake(&self) {}
+
+    fn raw_fds(&self) -> [RawFd; 2] {
+        [-1; 2]
+    }
+
+    fn name(&self) -> &'static str {
+        "closed"
+    }
+}
+
 /// Open a poller of this kind.
 ///
 /// # Errors

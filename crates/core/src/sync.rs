@@ -47,6 +47,39 @@ impl<T> Mutex<T> {
     }
 }
 
+/// Many readers or one writer, without poisoning.
+#[derive(Debug, Default)]
+pub struct RwLock<T>(imp::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// A free lock around `value`.
+    pub fn new(value: T) -> Self {
+        Self(imp::RwLock::new(value))
+    }
+
+    /// Shared.
+    pub fn read(&self) -> imp::RwLockReadGuard<'_, T> {
+        #[cfg(manyhands_tsan)]
+        return self.0.read();
+        #[cfg(not(manyhands_tsan))]
+        return match self.0.read() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+    }
+
+    /// Alone.
+    pub fn write(&self) -> imp::RwLockWriteGuard<'_, T> {
+        #[cfg(manyhands_tsan)]
+        return self.0.write();
+        #[cfg(not(manyhands_tsan))]
+        return match self.0.write() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+    }
+}
+
 /// A condition to wait for under a [`Mutex`].
 #[derive(Debug, Default)]
 pub struct Condvar(imp::Condvar);

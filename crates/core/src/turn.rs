@@ -131,6 +131,19 @@ impl<P: Payload> Seat<P> {
         self.timer_next = next;
     }
 
+    /// The timer whose callback runs, or has just run.
+    pub fn timer(&self) -> Option<Token> {
+        match self.current {
+            Current::Timer(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// The strand that the thread is in.
+    pub fn strand(&self) -> Option<&Arc<Strand<P>>> {
+        self.turn.as_ref()
+    }
+
     /// How many handlers this thread has run.
     pub fn handled(&self) -> usize {
         self.handled
@@ -233,7 +246,7 @@ impl<P: Payload> EventLoop<P> {
                         self.hub.set_life(&mut hub, Life::Stopped { drained: true });
                         let wake = self.hub.wake_all(&mut hub);
                         drop(hub);
-                        wake.perform(self.poller.as_ref());
+                        self.wake(wake);
                         return Next::Leave;
                     }
                 }
@@ -278,7 +291,7 @@ impl<P: Payload> EventLoop<P> {
                 _ => None,
             };
             drop(hub);
-            wake.perform(self.poller.as_ref());
+            self.wake(wake);
             let item = match (entry, payload) {
                 (Err(urgent), _) => Some((Current::Message, Item::Message(urgent))),
                 (Ok(Ready::Message), Some(message)) => Some((Current::Message, Item::Message(message))),
@@ -343,7 +356,7 @@ impl<P: Payload> EventLoop<P> {
         seat.inside = false;
         hub.inside -= 1;
         if hub.idle_waiters > 0 && hub.quiet() {
-            self.hub.wake_all(hub).perform(self.poller.as_ref());
+            self.wake(self.hub.wake_all(hub));
         }
     }
 
@@ -553,7 +566,7 @@ impl<P: Payload> EventLoop<P> {
             if work {
                 return self.look_up(&mut hub, seat);
             }
-            if seat.options.until_idle && hub.quiet() && !self.poller.ready().unwrap_or(false) {
+            if seat.options.until_idle && hub.quiet() && !self.poller().ready().unwrap_or(false) {
                 seat.idle = true;
                 return self.look_up(&mut hub, seat);
             }
@@ -566,7 +579,7 @@ impl<P: Payload> EventLoop<P> {
         if hub.standby == Some(seat.id()) {
             hub.standby = None;
             // Somebody else has to watch over the lead while this thread runs.
-            self.hub.call_standby(hub).perform(self.poller.as_ref());
+            self.wake(self.hub.call_standby(hub));
         }
     }
 
@@ -595,7 +608,7 @@ impl<P: Payload> EventLoop<P> {
         let patience = if blocking { self.patience(seat) } else { Some(Duration::ZERO) };
         seat.events.clear();
         // An error of the poller itself (no memory) is met by looking again: nothing of ours was consumed.
-        _ = self.poller.wait(&mut seat.events, patience);
+        _ = self.poller().wait(&mut seat.events, patience);
         reach("poll.returned");
         let found = !seat.events.is_empty();
         let mut hub = self.collect(seat);
@@ -607,7 +620,7 @@ impl<P: Payload> EventLoop<P> {
         }
         hub.lead = Lead::Held { seat: seat.id(), since: seat.now };
         if hub.has_ready() && self.hub.handover == 0 {
-            self.hub.unpark(&mut hub).perform(self.poller.as_ref());
+            self.wake(self.hub.unpark(&mut hub));
         }
         hub
     }
@@ -702,7 +715,7 @@ impl<P: Payload> EventLoop<P> {
             && clock.autojump()
         {
             // The leader may be waiting already and has to see that now everybody does.
-            self.poller.wake();
+            self.poller().wake();
         }
         let mut hub = seat.shared.unparked.wait(hub, timeout);
         hub.parked.retain(|other| other.id != seat.shared.id);
@@ -748,7 +761,7 @@ impl<P: Payload> EventLoop<P> {
         };
         self.hub.changed.notify_all();
         drop(hub);
-        wake.perform(self.poller.as_ref());
+        self.wake(wake);
         (seat.handled, seat.finished)
     }
 }

@@ -22,7 +22,7 @@ use crate::slots::Token;
 use crate::state::watch::{FINISHED, PAUSED, PENDING, REMOVED, UNREGISTERED};
 use crate::state::{Life, Mode, RemovalReason, Schedule};
 use crate::strand::{Body, Entry, Inside, Strand};
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::sync::{Arc, MutexGuard, thread_number};
 
 /// One descriptor's registration. Made by [`EventLoop::add`].
@@ -38,9 +38,6 @@ pub struct Watch<P: Payload> {
     pending: AtomicU32,
     /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
     reason: AtomicU8,
-    /// Whether the kernel may report it. Set under the number's lock before the kernel is told; cleared by whoever
-    /// takes the report, so "true" may be late and costs a system call, and "false" is always so.
-    armed: AtomicBool,
     _counted: Counted,
 }
 
@@ -209,7 +206,6 @@ impl<P: Payload> EventLoop<P> {
             interest: AtomicU32::new(events.0),
             pending: AtomicU32::new(0),
             reason: AtomicU8::new(0),
-            armed: AtomicBool::new(true),
             _counted: Counted::new(Kind::Watches),
         });
         let refused = match make(&watch) {
@@ -235,7 +231,7 @@ impl<P: Payload> EventLoop<P> {
 
     fn register(&self, watch: &Arc<Watch<P>>, events: Events) -> Result<Option<Arc<Watch<P>>>, Error> {
         let mut number = self.numbers.lock(watch.fd);
-        self.poller.add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
+        self.poller().add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
         // ADD succeeded although the table names another: that one's descriptor is gone, and it must never touch this
         // number again.
         let old = number.replace(watch.token);
@@ -269,11 +265,10 @@ impl<P: Payload> EventLoop<P> {
         let want = !watch.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(watch.token);
         drop(body);
         if want {
-            watch.armed.store(true, Ordering::Relaxed);
-            self.poller.modify(watch.fd, watch.token.0, interest, PollMode::OneShot)?;
-        } else if watch.armed.load(Ordering::Relaxed) {
-            self.poller.disarm(watch.fd, watch.token.0)?;
-            watch.armed.store(false, Ordering::Relaxed);
+            self.poller().modify(watch.fd, watch.token.0, interest, PollMode::OneShot)?;
+        } else {
+            // Perhaps it is disarmed already, by its last report: to know, one would have to order reports and armings.
+            self.poller().disarm(watch.fd, watch.token.0)?;
         }
         Ok(())
     }
@@ -354,7 +349,7 @@ impl<P: Payload> EventLoop<P> {
         if number.owner() == watch.token {
             number.clear();
             // Missing or bad: the descriptor was closed first, and the kernel forgot it by itself.
-            _ = self.poller.delete(watch.fd);
+            _ = self.poller().delete(watch.fd);
         }
         drop(number);
         if watch.strand.own {
@@ -417,7 +412,6 @@ impl<P: Payload> EventLoop<P> {
     /// The leader, detached: an event was reported. Returns the strand if it has to go to the run queue.
     pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Option<Arc<Strand<P>>> {
         let mut body = watch.strand.body.lock();
-        watch.armed.store(false, Ordering::Relaxed);
         if watch.has(REMOVED | PAUSED) {
             return None;
         }

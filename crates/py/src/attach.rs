@@ -42,9 +42,16 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        LENT.with(|lent| lent.set(lent.get() - 1));
+        // In a child forked by a handler the marks were taken away meanwhile.
+        LENT.with(|lent| lent.set(lent.get().saturating_sub(1)));
         SERVES.with(|serves| serves.set(self.served));
     }
+}
+
+/// In a forked child: its only thread serves nothing, wherever the fork was made.
+pub fn forget_lent() {
+    LENT.with(|lent| lent.set(0));
+    SERVES.with(|serves| serves.set(0));
 }
 
 /// A call that waits, made on a lent thread, raises.

@@ -21,7 +21,7 @@ impl ManualClock {
         Ok(Self { clock: Arc::new(manyhands_core::ManualClock::new(start, autojump)) })
     }
 
-    /// Seconds.
+    /// The time that it shows, in seconds.
     fn now(&self) -> f64 {
         self.clock.now() as f64 / 1e9
     }

@@ -12,7 +12,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyInt, PyTuple};
 
 use crate::attach::{self, Lent};
 use crate::clock::ManualClock;
@@ -27,7 +27,7 @@ pub type Core = EventLoop<Carried>;
 pub type CoreSeat = manyhands_core::Seat<Carried>;
 
 /// The compiled half of `manyhands.EventLoop`: descriptors, messages, timers, and the serving of them.
-#[pyclass(frozen, subclass, weakref, dict, module = "manyhands._core")]
+#[pyclass(frozen, subclass, weakref, module = "manyhands._core")]
 pub struct LoopCore {
     opened: OnceLock<(Arc<Core>, String)>,
     errors: AtomicU64,
@@ -85,7 +85,8 @@ impl LoopCore {
         let Carried::Watch(watch) = finished.payload else { return };
         if let Err(error) = Watch::pay(watch.bind(py), finished.reason) {
             let hook = watch.get().source.clone_ref(py);
-            if let Err(error) = run::report(owner, "close", Some(watch.bind(py)), None, &hook, error) {
+            let subject = run::Subject { watch: Some(watch.bind(py).clone()), ..run::Subject::default() };
+            if let Err(error) = run::report(owner, "close", subject, &hook, error) {
                 error.write_unraisable(py, Some(owner.as_any()));
             }
         }
@@ -120,7 +121,7 @@ impl LoopCore {
         callable("callback", &callback)?;
         let this = owner.get();
         let strand_core = strand.map(|strand| strand.get().strand.clone());
-        let payload = Carried::Call(Call::new(callback, args)?);
+        let payload = Carried::Call(Call::new("timer", callback, args)?.on(strand));
         let token = this.core()?.set_timer(when, interval, strand_core.as_ref(), payload).map_err(|refused| {
             let strand = strand.map(|strand| strand.as_any().clone());
             errors::raise(owner.py(), refused.error, &About { name: this.name(), strand, ..About::default() })
@@ -130,13 +131,14 @@ impl LoopCore {
 
     fn post_call(
         &self,
-        py: Python<'_>,
+        source: &'static str,
         callback: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
         place: Place,
     ) -> PyResult<()> {
         callable("callback", &callback)?;
-        let payload = Carried::Call(Call::new(callback, args)?);
+        let py = callback.py();
+        let payload = Carried::Call(Call::new(source, callback, args)?);
         self.core()?
             .post_alone(payload, place, self.origin())
             .map_err(|Refused { error, .. }| self.raise(py, error))
@@ -150,6 +152,11 @@ impl LoopCore {
         let Some(mut seat) = core.enter(options).map_err(|error| this.raise(py, error))? else { return Ok(0) };
         let lent = Lent::to(this.address());
         let result = Self::go_round(owner, core, &mut seat);
+        if core.check_fork().is_err() {
+            // A handler forked, and this is the child: nothing of the parent's loop may be touched.
+            core::mem::forget(seat);
+            return result.map(|()| 0);
+        }
         let (handled, finished) = core.leave(seat);
         for finished in finished {
             Self::pay(owner, finished);
@@ -163,7 +170,10 @@ impl LoopCore {
         let main = attach::is_main_thread(py);
         loop {
             match core.next(seat) {
-                Next::Run(item) => run::item(owner, item, seat)?,
+                Next::Run(item) => {
+                    run::item(owner, item, seat)?;
+                    core.check_fork().map_err(|error| owner.get().raise(py, error))?;
+                }
                 Next::Finished(finished) => Self::pay(owner, finished),
                 Next::Wait => {
                     py.detach(|| core.wait(seat));
@@ -183,6 +193,18 @@ pub fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
         Ok(())
     } else {
         Err(PyTypeError::new_err(format!("{name} must be callable, and got {}", value.repr()?)))
+    }
+}
+
+/// How many messages may wait in a strand.
+fn limit(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if value.is_instance_of::<PyBool>() || !value.is_instance_of::<PyInt>() {
+        let message = format!("max_pending must be an int or None, and got {}", value.repr()?);
+        return Err(PyTypeError::new_err(message));
+    }
+    match value.extract::<usize>() {
+        Ok(limit @ 1..) => Ok(limit),
+        _ => Err(PyValueError::new_err(format!("max_pending must be at least 1 (None for any number), and got {value}"))),
     }
 }
 
@@ -213,8 +235,10 @@ fn descriptor(source: &Bound<'_, PyAny>) -> PyResult<i32> {
             source.repr()?
         )));
     }
-    if let Ok(fd) = source.extract::<i32>() {
-        return Ok(fd);
+    if source.is_instance_of::<PyInt>() {
+        return source.extract::<i32>().map_err(|_| {
+            PyValueError::new_err(format!("fd must be a descriptor number below 2**31, and got {source}"))
+        });
     }
     let fileno = source.getattr("fileno").map_err(|_| match source.repr() {
         Ok(repr) => PyTypeError::new_err(format!(
@@ -457,9 +481,10 @@ impl LoopCore {
         let mut refused = None;
         let result = core.add(number, events, strand_core, |watch| {
             let late = Late {
-                strand: strand.map(Bound::unbind),
+                strand: strand.clone().map(Bound::unbind),
                 on_removed: on_removed.into_iter().map(Bound::unbind).collect(),
                 close,
+                closed: false,
                 paid: false,
             };
             let object = copy_context(py).and_then(|context| {
@@ -498,7 +523,7 @@ impl LoopCore {
                     Carried::Watch(watch) => Some(watch.into_bound(py).into_any()),
                     Carried::Call(_) => None,
                 });
-                errors::raise(py, error, &About { name: this.name(), fd: number, strand: None, watch })
+                errors::raise(py, error, &About { name: this.name(), fd: number, strand: strand.map(Bound::into_any), watch })
             })),
             (Ok(_), None) => Err(PyRuntimeError::new_err("the core made no watch")),
         }
@@ -525,7 +550,7 @@ impl LoopCore {
     /// Threads: any: handlers, handlers of signals and finalizers included. Context variables travel with it.
     #[pyo3(signature = (callback, *args))]
     fn post(&self, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<()> {
-        self.post_call(callback.py(), callback.clone(), args, Place::Ordinary)
+        self.post_call("message", callback, args, Place::Ordinary)
     }
 
     /// Run `callback(*args)` before everything else that waits, after urgent messages posted before.
@@ -536,7 +561,13 @@ impl LoopCore {
     /// Blocks: never.
     #[pyo3(signature = (callback, *args))]
     fn post_urgent(&self, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<()> {
-        self.post_call(callback.py(), callback.clone(), args, Place::Urgent)
+        self.post_call("message", callback, args, Place::Urgent)
+    }
+
+    /// As `post_urgent`, for the callback of a signal.
+    #[pyo3(signature = (callback, *args))]
+    fn _post_signal(&self, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<()> {
+        self.post_call("signal", callback, args, Place::Urgent)
     }
 
     /// Drain the loop and end it with a last message: what was posted before runs, then this, then every thread leaves.
@@ -560,7 +591,7 @@ impl LoopCore {
             None => None,
             Some(callback) => {
                 callable("callback", &callback)?;
-                Some(Carried::Call(Call::new(callback, args)?))
+                Some(Carried::Call(Call::new("terminal", callback, args)?))
             }
         };
         self.core()?
@@ -629,11 +660,13 @@ impl LoopCore {
     /// Raises:
     ///     LoopClosed: it was closed.
     #[pyo3(signature = (*, name = None, max_pending = None))]
-    fn strand(slf: &Bound<'_, Self>, name: Option<String>, max_pending: Option<usize>) -> PyResult<Strand> {
+    fn strand(
+        slf: &Bound<'_, Self>,
+        name: Option<String>,
+        max_pending: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Strand> {
         let this = slf.get();
-        if max_pending == Some(0) {
-            return Err(PyValueError::new_err("max_pending must be at least 1 (None for any number), and got 0"));
-        }
+        let max_pending = max_pending.as_ref().map(limit).transpose()?;
         let strand = this.core()?.strand(max_pending).map_err(|error| this.raise(slf.py(), error))?;
         Ok(Strand::new(slf.clone().unbind(), strand, name))
     }
@@ -643,7 +676,7 @@ impl LoopCore {
         let stats = self.core()?.stats();
         Ok((
             (stats.joined, stats.parked, stats.ready, stats.watches, stats.timers),
-            (stats.handled, stats.polls, stats.wakes, self.errors.load(Ordering::Relaxed)),
+            (stats.handled, stats.polls, stats.wakes, stats.standbys, self.errors.load(Ordering::Relaxed)),
             stats.histogram.to_vec(),
         ))
     }
@@ -692,6 +725,11 @@ impl LoopCore {
         Ok(views.iter().filter(|view| !view.own).map(row).collect())
     }
 
+    /// Raise if the loop was closed, or belongs to the parent of this process.
+    fn _check_open(&self, py: Python<'_>) -> PyResult<()> {
+        self.core()?.check_open().map_err(|error| self.raise(py, error))
+    }
+
     /// Whether nothing is queued, ready or due, nobody is inside, and every joined thread waits.
     fn _is_idle(&self) -> PyResult<bool> {
         Ok(self.core()?.is_idle())
@@ -703,9 +741,13 @@ impl LoopCore {
     }
 
     /// The main thread has left.
-    fn _release_signals(&self) -> PyResult<()> {
-        self.core()?.release_signals();
-        Ok(())
+    fn _release_signals(&self) {
+        // Not in a child that a handler forked: what it raises or returns must not be hidden by a complaint.
+        if let Some((core, _)) = self.opened.get()
+            && core.check_fork().is_ok()
+        {
+            core.release_signals();
+        }
     }
 
     /// The name of the poller.
@@ -768,4 +810,4 @@ impl Drop for LoopCore {
     }
 }
 
-type Stats = ((usize, usize, usize, usize, usize), (u64, u64, u64, u64), Vec<u64>);
+type Stats = ((usize, usize, usize, usize, usize), (u64, u64, u64, u64, u64), Vec<u64>);

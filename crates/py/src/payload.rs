@@ -6,10 +6,15 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::strand::Strand;
 use crate::watch::Watch;
 
 /// A callable with its arguments, and the context that it runs in.
 pub struct Call {
+    /// What an `ErrorReport` calls it.
+    pub source: &'static str,
+    /// The strand that it was posted to, if any.
+    pub strand: Option<Py<Strand>>,
     pub callable: Py<PyAny>,
     pub args: Py<PyTuple>,
     /// A `contextvars.Context`.
@@ -24,9 +29,15 @@ pub enum Carried {
 
 impl Call {
     /// The call, to be run in a copy of the current context.
-    pub fn new(callable: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<Self> {
+    pub fn new(source: &'static str, callable: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<Self> {
         let context = copy_context(callable.py())?;
-        Ok(Self { callable: callable.unbind(), args: args.unbind(), context })
+        Ok(Self { source, strand: None, callable: callable.unbind(), args: args.unbind(), context })
+    }
+
+    /// The same call, on a strand.
+    pub fn on(mut self, strand: Option<&Bound<'_, Strand>>) -> Self {
+        self.strand = strand.map(|strand| strand.clone().unbind());
+        self
     }
 }
 
@@ -36,6 +47,8 @@ impl Payload for Carried {
         let py = unsafe { Python::assume_attached() };
         match self {
             Self::Call(call) => Self::Call(Call {
+                source: call.source,
+                strand: call.strand.as_ref().map(|strand| strand.clone_ref(py)),
                 callable: call.callable.clone_ref(py),
                 args: call.args.clone_ref(py),
                 context: call.context.clone_ref(py),
@@ -50,6 +63,7 @@ impl Carried {
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Call(call) => {
+                visit.call(&call.strand)?;
                 visit.call(&call.callable)?;
                 visit.call(&call.args)?;
                 visit.call(&call.context)

@@ -169,6 +169,7 @@ pub fn is_lent() -> bool {
 #[pyfunction]
 pub fn after_fork_in_child() {
     manyhands_core::fork::after_fork_in_child();
+    attach::forget_lent();
 }
 
 /// Give the calling thread a name that the kernel shows (15 bytes are kept).

@@ -1,5 +1,7 @@
 //! Running what the core hands out: user code, in its context, with its failure reported.
 
+use std::sync::atomic::AtomicU64;
+
 use manyhands_core::turn::TimerNext;
 use manyhands_core::{Events, Item};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -9,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use crate::attach;
 use crate::event_loop::{CoreSeat, LoopCore};
 use crate::payload::{Call, Carried};
+use crate::timer::Timer;
 use crate::watch::Watch;
 
 /// The prebuilt members of `manyhands.Events`: making an `IntFlag` costs 240 ns, picking one nothing.
@@ -43,6 +46,21 @@ fn call<'py>(py: Python<'py>, call: &Call) -> PyResult<Bound<'py, PyAny>> {
     in_context(py, &call.context, || call.callable.bind(py).call1(call.args.bind(py)))
 }
 
+/// What a failing callback belonged to.
+#[derive(Default)]
+pub struct Subject<'py> {
+    pub watch: Option<Bound<'py, Watch>>,
+    pub strand: Option<Bound<'py, PyAny>>,
+    pub timer: Option<Bound<'py, Timer>>,
+    pub events: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Subject<'py> {
+    fn of(py: Python<'py>, call: &Call) -> Self {
+        Self { strand: call.strand.as_ref().map(|strand| strand.bind(py).clone().into_any()), ..Self::default() }
+    }
+}
+
 /// Runs one item. Err only for what has to leave `join()`: KeyboardInterrupt, SystemExit, or a failing report.
 pub fn item(owner: &Bound<'_, LoopCore>, item: Item<Carried>, seat: &mut CoreSeat) -> PyResult<()> {
     let py = owner.py();
@@ -56,32 +74,43 @@ pub fn item(owner: &Bound<'_, LoopCore>, item: Item<Carried>, seat: &mut CoreSea
             match next {
                 Ok(next) => seat.timer_next(next),
                 Err(error) => {
-                    if !report(owner, "timer", None, None, &timer.callable, error)? {
+                    let subject = Subject { timer: timer_handle(owner, seat)?, ..Subject::of(py, &timer) };
+                    if !report(owner, "timer", subject, &timer.callable, error)? {
                         seat.timer_next(TimerNext::Stop);
                     }
                 }
             }
             Ok(())
         }
-        Item::Message(Carried::Call(message)) => message_call(owner, "message", &message),
-        Item::Terminal(Carried::Call(message)) => message_call(owner, "terminal", &message),
-        Item::Completion(Carried::Call(message)) => message_call(owner, "completion", &message),
+        Item::Message(Carried::Call(message))
+        | Item::Terminal(Carried::Call(message))
+        | Item::Completion(Carried::Call(message)) => message_call(owner, &message),
         // The core hands a payload out as what it was put in as.
         Item::Watch(..) | Item::Timer(_) | Item::Message(_) | Item::Terminal(_) | Item::Completion(_) => Ok(()),
     }
 }
 
-fn message_call(owner: &Bound<'_, LoopCore>, source: &str, message: &Call) -> PyResult<()> {
+fn message_call(owner: &Bound<'_, LoopCore>, message: &Call) -> PyResult<()> {
     match call(owner.py(), message) {
         Ok(_) => Ok(()),
-        Err(error) => report(owner, source, None, None, &message.callable, error).map(|_| ()),
+        Err(error) => {
+            report(owner, message.source, Subject::of(owner.py(), message), &message.callable, error).map(|_| ())
+        }
     }
+}
+
+/// A handle to the timer that has just run, for a report.
+fn timer_handle<'py>(owner: &Bound<'py, LoopCore>, seat: &CoreSeat) -> PyResult<Option<Bound<'py, Timer>>> {
+    let Some(token) = seat.timer() else { return Ok(None) };
+    let when = AtomicU64::new(owner.get().core()?.now());
+    let timer = Timer { owner: owner.clone().unbind(), token, strand: seat.strand().cloned(), when };
+    Bound::new(owner.py(), timer).map(Some)
 }
 
 /// Runs a final callback on the thread that closes the loop.
 pub fn completion(owner: &Bound<'_, LoopCore>, completion: Carried) -> PyResult<()> {
     match completion {
-        Carried::Call(call) => message_call(owner, "completion", &call),
+        Carried::Call(call) => message_call(owner, &call),
         Carried::Watch(_) => Ok(()),
     }
 }
@@ -92,7 +121,13 @@ fn handler(owner: &Bound<'_, LoopCore>, watch: &Py<Watch>, events: Events) -> Py
     let object = events_object(py, events)?;
     let result = in_context(py, &this.context, || this.handler.bind(py).call1((watch.bind(py), object.bind(py))));
     let Err(error) = result else { return Ok(()) };
-    if !report(owner, "watch", Some(watch.bind(py)), Some(object.bind(py)), &this.handler, error)? {
+    let subject = Subject {
+        watch: Some(watch.bind(py).clone()),
+        strand: Some(Watch::strand(watch.bind(py))?.into_bound(py).into_any()),
+        events: Some(object.into_bound(py)),
+        ..Subject::default()
+    };
+    if !report(owner, "watch", subject, &this.handler, error)? {
         let core = owner.get().core()?;
         // Its own handler is inside, so this only marks it; `next` hands it out when the handler is counted out.
         if let Some(finished) = core.end_watch(&this.watch, manyhands_core::RemovalReason::HandlerError) {
@@ -124,8 +159,7 @@ fn timer_next(returned: &Bound<'_, PyAny>) -> PyResult<TimerNext> {
 pub fn report(
     owner: &Bound<'_, LoopCore>,
     source: &str,
-    watch: Option<&Bound<'_, Watch>>,
-    events: Option<&Bound<'_, PyAny>>,
+    subject: Subject<'_>,
     handler: &Py<PyAny>,
     error: PyErr,
 ) -> PyResult<bool> {
@@ -134,6 +168,8 @@ pub fn report(
         return Err(error);
     }
     owner.get().count_error();
-    let on_error = watch.and_then(|watch| watch.get().on_error.as_ref().map(|hook| hook.clone_ref(py)));
-    owner.call_method1("_report", (source, watch, events, handler, error.into_value(py), on_error))?.extract()
+    let Subject { watch, strand, timer, events } = subject;
+    let on_error = watch.as_ref().and_then(|watch| watch.get().on_error.as_ref().map(|hook| hook.clone_ref(py)));
+    let error = error.into_value(py);
+    owner.call_method1("_report", (source, watch, strand, timer, events, handler, error, on_error))?.extract()
 }

@@ -114,7 +114,7 @@ impl Strand {
             None => None,
             Some(callback) => {
                 callable("callback", &callback)?;
-                Some(Carried::Call(Call::new(callback, args)?))
+                Some(Carried::Call(Call::new("terminal", callback, args)?.on(Some(slf))))
             }
         };
         let owner = this.owner.get();
@@ -227,7 +227,7 @@ impl Strand {
             None => None,
             Some(callback) => {
                 callable("on_closed", &callback)?;
-                Some(Carried::Call(Call::new(callback, PyTuple::new(py, [slf])?)?))
+                Some(Carried::Call(Call::new("on_closed", callback, PyTuple::new(py, [slf])?)?))
             }
         };
         let closed = core.close_strand(&this.strand, on_closed);
@@ -270,7 +270,7 @@ impl Strand {
         callable("callback", &callback)?;
         let this = slf.get();
         let owner = this.owner.get();
-        let payload = Carried::Call(Call::new(callback, args)?);
+        let payload = Carried::Call(Call::new("message", callback, args)?.on(Some(slf)));
         owner
             .core()?
             .post(&this.strand, payload, place, owner.origin())

@@ -27,19 +27,17 @@ pub struct Timer {
 impl Timer {
     /// Seconds on the loop's clock: the next deadline, or the last one if it has run or was cancelled.
     #[getter]
-    fn when(&self) -> f64 {
-        if let Ok(core) = self.owner.get().core()
-            && let Some(when) = core.timer_when(self.token)
-        {
+    fn when(&self) -> PyResult<f64> {
+        if let Some(when) = self.owner.get().core()?.timer_when(self.token) {
             self.when.store(when, Ordering::Relaxed);
         }
-        self.when.load(Ordering::Relaxed) as f64 / 1e9
+        Ok(self.when.load(Ordering::Relaxed) as f64 / 1e9)
     }
 
     /// Whether its callback is still to run (again).
     #[getter]
-    fn active(&self) -> bool {
-        self.owner.get().core().is_ok_and(|core| core.timer_when(self.token).is_some())
+    fn active(&self) -> PyResult<bool> {
+        Ok(self.owner.get().core()?.timer_when(self.token).is_some())
     }
 
     /// Take it off the loop; its callback is freed before this returns.
@@ -49,13 +47,22 @@ impl Timer {
     ///     time, or was cancelled before.
     ///
     /// Blocks: never.
-    fn cancel(&self) -> bool {
-        self.owner.get().core().is_ok_and(|core| core.cancel_timer(self.token, self.strand.as_ref()))
+    fn cancel(&self) -> PyResult<bool> {
+        Ok(self.owner.get().core()?.cancel_timer(self.token, self.strand.as_ref()))
     }
 
-    fn __repr__(&self) -> String {
-        let state = if self.active() { "active" } else { "ended" };
-        format!("<manyhands.Timer at {:.6} {state}>", self.when())
+    fn __repr__(&self) -> PyResult<String> {
+        let state = if self.active()? { "active" } else { "ended" };
+        Ok(format!("<manyhands.Timer at {:.6} {state}>", self.when()?))
+    }
+
+    /// Two handles to one timer are equal: an `ErrorReport` carries a handle of its own.
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().token == self.token && other.get().owner.is(&self.owner))
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.token.0
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -7,6 +7,7 @@ use manyhands_core::{RemovalReason, Watch as CoreWatch};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use crate::attach;
 use crate::errors::{self, About};
@@ -41,8 +42,10 @@ pub struct Late {
     pub strand: Option<Py<Strand>>,
     /// The final callbacks, until they are handed out.
     pub on_removed: Vec<Py<PyAny>>,
-    /// Close the source when the watch ends.
+    /// Close the source when the watch ends, or now if it has.
     pub close: bool,
+    /// The source was closed, or it is a number that somebody else may have by now.
+    pub closed: bool,
     /// The final callbacks were handed out.
     pub paid: bool,
 }
@@ -70,20 +73,33 @@ impl Watch {
         let py = slf.py();
         let this = slf.get();
         let args = (slf, errors::removal_reason(py, reason)).into_pyobject(py)?;
-        let mut call = Call::new(callback, args)?;
+        let mut call = Call::new("on_removed", callback, args)?;
         call.context = this.context.clone_ref(py);
         this.owner.get().core()?.complete(Some(this.watch.strand()), Carried::Call(call));
         Ok(())
     }
 
+    /// Closes the source of a watch that has ended, once, if anybody asked for that.
+    fn close_if_asked(&self, source: &Bound<'_, PyAny>) -> PyResult<()> {
+        let close = self.late(|late| {
+            let close = late.close && late.paid && !late.closed;
+            late.closed |= close;
+            close
+        });
+        if close { close_source(source) } else { Ok(()) }
+    }
+
     /// The watch has ended: closes its source if that was asked for, and hands out the final callbacks.
     pub fn pay(slf: &Bound<'_, Self>, reason: RemovalReason) -> PyResult<()> {
         let (this, py) = (slf.get(), slf.py());
-        let (close, callbacks) = this.late(|late| {
+        let source = this.source.bind(py);
+        let callbacks = this.late(|late| {
             late.paid = true;
-            (core::mem::take(&mut late.close), core::mem::take(&mut late.on_removed))
+            // A number whose descriptor is gone may be another file's by now.
+            late.closed |= reason == RemovalReason::FdGone && source.is_instance_of::<PyInt>();
+            core::mem::take(&mut late.on_removed)
         });
-        let closed = if close { close_source(this.source.bind(py)) } else { Ok(()) };
+        let closed = this.close_if_asked(source);
         for callback in callbacks {
             Self::complete(slf, callback.into_bound(py), reason)?;
         }
@@ -93,7 +109,7 @@ impl Watch {
 
 /// Closes a socket or file by its own `close()`, a plain number by `os.close`.
 fn close_source(source: &Bound<'_, PyAny>) -> PyResult<()> {
-    if source.is_instance_of::<pyo3::types::PyInt>() {
+    if source.is_instance_of::<PyInt>() {
         source.py().import("os")?.call_method1("close", (source,))?;
     } else {
         source.call_method0("close")?;
@@ -126,7 +142,7 @@ impl Watch {
 
     /// The strand that its handler runs on.
     #[getter]
-    fn strand(slf: &Bound<'_, Self>) -> PyResult<Py<Strand>> {
+    pub fn strand(slf: &Bound<'_, Self>) -> PyResult<Py<Strand>> {
         let (this, py) = (slf.get(), slf.py());
         if let Some(strand) = this.late(|late| late.strand.as_ref().map(|strand| strand.clone_ref(py))) {
             return Ok(strand);
@@ -241,10 +257,10 @@ impl Watch {
         }
         let core = this.owner.get().core()?;
         let late = this.late(|late| {
+            late.close |= close;
             if late.paid {
                 return on_removed;
             }
-            late.close |= close;
             late.on_removed.extend(on_removed.map(Bound::unbind));
             None
         });
@@ -258,6 +274,7 @@ impl Watch {
                 }
             }
         }
+        this.close_if_asked(this.source.bind(py))?;
         this.wait_vacant(py, timeout)
     }
 

@@ -11,17 +11,14 @@ import argparse
 import errno
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from select import POLLOUT, poll
-from types import FrameType, TracebackType
-from typing import Any, Self, TypeAlias
 
 import manyhands as mh
+from manyhands._guards import Ending
 from manyhands.cli._echo_server import EchoServer, Figures
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, require_descriptors
 
@@ -34,8 +31,6 @@ still to be imported."""
 
 MAX_THREADS = 1024
 """A number beyond this one is a slip of the finger."""
-
-SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -185,36 +180,6 @@ def summary(figures: Figures, shares: dict[str, int], seconds: float, ended_by: 
             f"  handlers per thread  {handlers}",
         )
     )
-
-
-class Ending:
-    """While entered, SIGINT and SIGTERM end the server: the first in order, the second at once. Restores what was there.
-
-    Python's signal handlers run on the main thread, which is in `join()`; `request_stop()` neither blocks nor locks.
-    """
-
-    def __init__(self, loop: mh.EventLoop) -> None:
-        self._loop = loop
-        self._previous: dict[signal.Signals, SignalHandler] = {}
-        self.signal_name: str | None = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal) or signal.SIG_DFL
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_name is not None:
-            os._exit(128 + number)
-        self.signal_name = signal.Signals(number).name
-        self._loop.request_stop()
 
 
 class StatusLine:
