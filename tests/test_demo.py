@@ -161,7 +161,10 @@ def test_books_that_do_not_agree_are_found_out() -> None:
 
 def test_a_server_that_cannot_start_is_reported_with_its_own_words() -> None:
     """The demo's sentence holds the server's."""
-    with pytest.raises(Failure, match="has ended.*there is no port 70000"), demo.Server(["--port", "70000"]):
+    with (
+        pytest.raises(Failure, match="has ended with status 1 and said: .*there is no port 70000"),
+        demo.Server(["--port", "70000"]),
+    ):
         pass
 
 
@@ -170,7 +173,9 @@ def test_a_server_that_dies_on_the_way_is_reported() -> None:
     with demo.Server(["--port", "0"]) as server:
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
-        with pytest.raises(Failure, match="ended with status -9"):
+        with pytest.raises(
+            Failure, match="did not end as it should. The server has ended with status -9 and said nothing"
+        ):
             server.end()
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 PRELUDE = """
-import atexit, os, signal, socket, sys, threading, time
+import atexit, logging, os, signal, socket, sys, threading, time
 import manyhands as mh
 
 signal.alarm(20)  # a program that hangs dies by the signal, and its status says so
@@ -49,7 +49,7 @@ PROGRAMS = {
     "four daemon threads under load": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 4, daemon=True)
 over()
@@ -58,7 +58,7 @@ over()
     "four threads under load, none of them a daemon": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 4, daemon=False)
 over()
@@ -67,7 +67,7 @@ over()
     "idle daemon threads": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 crew(loop, 4, daemon=True)
 over()
 """,
@@ -75,7 +75,7 @@ over()
     "an owned-threads loop that nobody stopped": (
         0,
         """
-loop = mh.ThreadedEventLoop(threads=4)
+loop = mh.ThreadedEventLoop(threads=4, slow_handler=10)
 load(loop)
 loop.start()
 over()
@@ -84,7 +84,6 @@ over()
     "the monitor at work": (
         0,
         """
-import logging
 logging.getLogger("manyhands").setLevel(logging.CRITICAL)
 loop = mh.EventLoop(slow_handler=0.001)
 load(loop)
@@ -101,7 +100,7 @@ over()
     "sys.exit in a handler of the main thread": (
         7,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 3, daemon=True)
 leave = threading.Event()
@@ -116,7 +115,7 @@ loop.join()
     "an exception in main": (
         1,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 4, daemon=True)
 over()
@@ -126,9 +125,10 @@ raise LookupError("the program's own")
     "atexit registered before the import, closing the loop": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 4, daemon=True)
+logging.getLogger("manyhands").setLevel(logging.CRITICAL)  # the messages that never ran are counted, rightly
 atexit_first.append(loop.close)
 over()
 """,
@@ -136,9 +136,10 @@ over()
     "atexit registered after the loop, closing the loop": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 4, daemon=True)
+logging.getLogger("manyhands").setLevel(logging.CRITICAL)
 atexit.register(loop.close)
 over()
 """,
@@ -146,7 +147,7 @@ over()
     "a handler blocked past the end of the process": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 inside = threading.Event()
 def block():
     inside.set()
@@ -160,7 +161,7 @@ over()
     "posters from threads of their own": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 crew(loop, 2, daemon=True)
 def keep_posting():
@@ -179,7 +180,7 @@ over()
     "a loop that was never joined or closed": (
         0,
         """
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 load(loop)
 over()
 """,

@@ -314,7 +314,7 @@ print("ok")
 
 UNDER_LOAD = """
 forks, threads = int(sys.argv[1]), int(sys.argv[2])
-loop = mh.EventLoop()
+loop = mh.EventLoop(slow_handler=10)
 socks = [pair() for _ in range(8)]
 for a, _ in socks:
     loop.add(a, mh.Events.READ, echo)
@@ -341,7 +341,7 @@ for thread in clients:
     thread.start()
 
 def child():
-    own = mh.EventLoop()
+    own = mh.EventLoop(slow_handler=10)
     a, b = pair()
     own.add(a, mh.Events.READ, echo)
     members = [threading.Thread(target=own.join) for _ in range(2)]

@@ -9,7 +9,7 @@ import socket
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support import LONG, wait_until
@@ -27,6 +27,40 @@ class Payload:
 
     def __call__(self, *_: object) -> None:
         assert self.itself is self, "cleared by the collector while it was still in use"
+
+
+class Fragile(Payload):
+    """A message that notes its number, or that the collector has cleared it or an argument."""
+
+    def __init__(self, ran: list[int], cleared: list[BaseException], number: int) -> None:
+        super().__init__()
+        self.ran = ran
+        self.cleared = cleared
+        self.number = number
+
+    def __call__(self, *args: object) -> None:
+        cleared = self.cleared
+        try:
+            super().__call__()
+            for arg in args:
+                assert arg.itself is arg
+            self.ran.append(self.number)
+        except BaseException as error:
+            cleared.append(error)
+
+
+class Garbage:
+    """A cycle that calls something when it is collected. (3.13t never frees a class: a local one would keep its loop.)"""
+
+    def __init__(self, call: Callable[..., object], *args: object) -> None:
+        self.cycle: object = self
+        self.call = call
+        self.args = args
+
+    def __del__(self) -> None:
+        self.call(*self.args)
+
+    def __call__(self, *_: object) -> None: ...
 
 
 def descriptors() -> set[tuple[str, str]]:
@@ -76,24 +110,19 @@ def test_finalizers_may_stop_remove_and_post_during_a_collection_inside_a_handle
     calls: list[str] = []
     watches = [loop.add(pair()[0], mh.Events.READ, print, strand=strand if n % 2 else None) for n in range(20)]
 
-    class Garbage:
-        def __init__(self, watch: mh.Watch) -> None:
-            self.cycle = self
-            self.watch = watch
-
-        def __del__(self) -> None:
-            loop.post(ran.append, "loop")
-            loop.post_urgent(ran.append, "urgent")
-            strand.post(ran.append, "strand")
-            loop.call_later(0, ran.append, "timer").cancel()
-            self.watch.pause()
-            self.watch.remove()
-            calls.append("finalized")
+    def finalize(watch: mh.Watch) -> None:
+        loop.post(ran.append, "loop")
+        loop.post_urgent(ran.append, "urgent")
+        strand.post(ran.append, "strand")
+        loop.call_later(0, ran.append, "timer").cancel()
+        watch.pause()
+        watch.remove()
+        calls.append("finalized")
 
     def handler(watch: mh.Watch, events: mh.Events) -> None:
         a.recv(1)
         for other in watches:
-            Garbage(other)
+            Garbage(finalize, other)
         gc.collect()
         ran.append("handler")
 
@@ -112,15 +141,8 @@ def test_a_finalizer_may_stop_the_loop_it_is_collected_in(make_loop, spawn):
     loop = make_loop(handover=0)
     ended = threading.Event()
 
-    class Garbage:
-        def __init__(self) -> None:
-            self.cycle = self
-
-        def __del__(self) -> None:
-            loop.request_stop()
-
     def message() -> None:
-        Garbage()
+        Garbage(loop.request_stop)
         gc.collect()
         ended.set()
 
@@ -143,19 +165,14 @@ def test_finalizers_that_come_at_any_moment_do_not_deadlock(make_loop, joined, s
     ran: list[int] = []
     finalized: list[int] = []
 
-    class Garbage:
-        def __init__(self, number: int) -> None:
-            self.cycle = self
-            self.number = number
-
-        def __del__(self) -> None:
-            strand.post(ran.append, self.number)
-            finalized.append(self.number)
+    def finalize(number: int) -> None:
+        strand.post(ran.append, number)
+        finalized.append(number)
 
     def work(first: int) -> None:
         for number in range(first, first + 200):
-            Garbage(number)
-            loop.post(Garbage, -1 - number)
+            Garbage(finalize, number)
+            loop.post(Garbage, finalize, -1 - number)
             loop.call_later(0, int).cancel()
             a, b = socket.socketpair()
             a.setblocking(False)
@@ -270,6 +287,7 @@ def test_a_hundred_loops_leave_no_descriptor_and_no_thread():
         crew = [threading.Thread(target=loop.join) for _ in range(2)]
         for thread in crew:
             thread.start()
+        wait_until(lambda loop=loop: loop.joined == 2)
         loop.close()
         for thread in crew:
             thread.join(LONG)
@@ -279,7 +297,7 @@ def test_a_hundred_loops_leave_no_descriptor_and_no_thread():
     assert {what for _, what in descriptors()} <= {what for _, what in before}
     assert len(descriptors()) == len(before)
     assert own_threads() == threads_before
-    assert live_objects() == live_before
+    wait_until(lambda: live_objects() == live_before)  # the monitor may be looking at the last of them
 
 
 def knot(loop: mh.EventLoop, kind: str, sock: socket.socket) -> Payload:
@@ -409,14 +427,8 @@ def test_finalizers_of_a_loop_that_is_collected_may_use_another_loop(make_loop, 
     second = make_loop()
     told = threading.Event()
 
-    class Garbage:
-        def __del__(self) -> None:
-            second.post(told.set)
-
-        def __call__(self, *_: object) -> None: ...
-
     first = mh.EventLoop()
-    garbage = Garbage()
+    garbage = Garbage(second.post, told.set)
     garbage.cycle = first
     first.post(garbage)
     first.call_later(3600, garbage)
@@ -424,7 +436,7 @@ def test_finalizers_of_a_loop_that_is_collected_may_use_another_loop(make_loop, 
         warnings.simplefilter("ignore", ResourceWarning)
         del first, garbage
         collect()
-        assert told.wait(LONG)
+        wait_until(told.is_set)
 
 
 def test_a_loop_is_not_collected_while_a_thread_serves_it(joined, make_loop):
@@ -448,44 +460,32 @@ def test_a_collector_that_never_pauses_clears_nothing_that_is_live(make_loop, jo
     ran: list[int] = []
     reports: list[BaseException] = []
 
-    class Fragile(Payload):
-        def __init__(self, number: int) -> None:
-            super().__init__()
-            self.number = number
+    collections: list[int] = []
 
-        def __call__(self, *args: object) -> None:
-            try:
-                super().__call__()
-                for arg in args:
-                    assert arg.itself is arg
-                ran.append(self.number)
-            except BaseException as error:  # cleared: even `self.itself` is gone
-                reports.append(error)
-
-    def keep_collecting() -> int:
-        count = 0
+    def keep_collecting() -> None:
         while not enough.is_set():
-            gc.collect()
-            count += 1
-        return count
+            collections.append(gc.collect())
 
     def work(first: int) -> None:
-        for number in range(first, first + 400, 4):
-            strand.post(Fragile(number), Fragile(-1))
-            loop.post(Fragile(number + 1), Fragile(-1))
-            loop.call_later(0, Fragile(number + 2), Fragile(-1))
-            strand.call_later(0.0005, Fragile(number + 3), Fragile(-1))
+        for number in range(first, first + 200, 4):
+            strand.post(Fragile(ran, reports, number), Payload())
+            loop.post(Fragile(ran, reports, number + 1), Payload())
+            loop.call_later(0, Fragile(ran, reports, number + 2), Payload())
+            strand.call_later(0.0005, Fragile(ran, reports, number + 3), Payload())
+            if number % 100 == 0:
+                done = len(collections)
+                wait_until(lambda done=done: len(collections) > done)
 
     collector = spawn(keep_collecting)
     with joined(loop, threads):
-        for worker in [spawn(work, first) for first in range(0, 1600, 400)]:
+        for worker in [spawn(work, first) for first in range(0, 800, 200)]:
             worker.result(timeout=60)
-        wait_until(lambda: len(ran) + len(reports) == 1600, timeout=60)
+        wait_until(lambda: len(ran) + len(reports) == 800, timeout=60)
         enough.set()
-        collections = collector.result()
+        collector.result()
     assert reports == []
-    assert sorted(ran) == list(range(1600))
-    assert collections > 1
+    assert sorted(ran) == list(range(800))
+    assert len(collections) >= 2
 
 
 def test_live_objects_counts_what_is_alive(make_loop, pair):
@@ -505,4 +505,4 @@ def test_live_objects_counts_what_is_alive(make_loop, pair):
     loop.join(until_idle=True)
     del watch, strand, timer
     collect()
-    assert live_objects() == before
+    wait_until(lambda: live_objects() == before)

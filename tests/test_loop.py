@@ -290,19 +290,22 @@ def test_stop_in_on_error_would_deadlock(make_loop):
     assert loop.stop(LONG)
 
 
+class Finalized:
+    """Calls back when it is collected."""
+
+    def __init__(self, callback) -> None:
+        self._callback = callback
+
+    def __del__(self) -> None:
+        self._callback()
+
+
 def test_stop_in_a_finalizer_would_deadlock(make_loop):
     """T6. A finalizer that runs on a lent thread is refused too."""
     loop = make_loop()
     seen = []
 
-    class Finalized:
-        def __del__(self) -> None:
-            seen.extend(refused(loop))
-
-    def handler() -> None:
-        Finalized()
-
-    loop.post(handler)
+    loop.post(lambda: Finalized(lambda: seen.extend(refused(loop))) and None)
     loop.join(until_idle=True)
     assert seen == ALL_REFUSED
     assert loop.stop(LONG)
@@ -889,20 +892,22 @@ def test_until_idle_waits_for_a_handler_on_another_thread(make_loop, joined, spa
 
 @needs_points
 @pytest.mark.race
-def test_a_loop_whose_poller_has_just_returned_is_not_idle(make_loop, joined, pair):
+def test_a_loop_whose_poller_has_just_returned_is_not_idle(spawn, make_loop, pair):
     """`wait_all_idle` sees also what is in the interval: the poller has returned it, and it is not queued yet."""
     loop = make_loop()
     a, b = pair()
     handled = []
     loop.add(a, READ, lambda watch, _events: handled.append(watch.source.recv(10)))
     b.send(b"x")
-    with hold("poll.returned") as held, joined(loop):
+    with hold("poll.returned") as held:
+        serving = spawn(loop.join)
         held.wait_reached()
         with pytest.raises(TimeoutError):
             wait_all_idle(loop, timeout=0.1)
-        held.release()
-        wait_all_idle(loop)
-        assert handled == [b"x"]
+    wait_all_idle(loop)
+    assert handled == [b"x"]
+    loop.request_stop()
+    assert serving.result() == 1
 
 
 def test_join_with_a_timeout_of_zero_does_not_wait(make_loop, spawn):

@@ -45,7 +45,35 @@ from manyhands.errors import WatchExists as WatchExists
 from manyhands.errors import WatchRemoved as WatchRemoved
 from manyhands.errors import WouldDeadlock as WouldDeadlock
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [
+    "BadDescriptor",
+    "Delay",
+    "ErrorReport",
+    "EventLoop",
+    "Events",
+    "ForkedError",
+    "KEEP",
+    "LoopClosed",
+    "LoopStats",
+    "LoopStopped",
+    "ManyhandsError",
+    "Message",
+    "NotPollable",
+    "QueueFull",
+    "RemovalReason",
+    "STOP",
+    "SignalWatch",
+    "Strand",
+    "StrandClosed",
+    "StrandState",
+    "ThreadedEventLoop",
+    "Timer",
+    "Watch",
+    "WatchExists",
+    "WatchRemoved",
+    "WouldDeadlock",
+    "errors",
+]
 
 # Tracebacks and reprs name what a user imports, not the file that it lives in.
 for _name in __all__:

@@ -106,7 +106,7 @@ _signal_pair: tuple[int, int] | None = None
 
 def open_signal_pair() -> None:
     """Open the descriptors that `signals_held` needs, once in a process: a thread that joins needs none any more."""
-    global _signal_pair  # noqa: PLW0603: one of the process
+    global _signal_pair  # noqa: PLW0603 - one of the process
     if _signal_pair is None:
         ends = socket.socketpair()
         for end in ends:
@@ -137,7 +137,7 @@ def signals_held(loop: Loop) -> Iterator[None]:
     readable, writable = pair
     previous = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     try:
-        loop._hold_signals(readable, previous)  # noqa: SLF001: the loop's own seam
+        loop._hold_signals(readable, previous)  # noqa: SLF001 - the loop's own seam
         yield
     finally:
         loop._release_signals()  # noqa: SLF001
@@ -170,7 +170,7 @@ class Ending:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002: signal's own signature
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
         if self.signal_name is not None:
             os._exit(128 + number)
         self.signal_name = signal.Signals(number).name

@@ -29,6 +29,9 @@ __all__ = ["EventLoop", "SignalWatch"]
 
 logger = logging.getLogger("manyhands.loop")
 
+_SHOWN = 20
+"""How many timers `dump()` lists."""
+
 OnError = Callable[[ErrorReport], object]
 
 
@@ -115,8 +118,6 @@ class EventLoop(_core.LoopCore):
             RuntimeError: this thread is serving a loop already.
             LoopClosed: it was closed.
         """
-        if max_handlers is not None and max_handlers < 1:
-            raise ValueError(f"max_handlers must be at least 1 (None for any number), and got {max_handlers}")
         if timeout == 0 and not until_idle:
             return self.run_ready(max_handlers)
         return self._serve(timeout, until_idle, wait_restart, max_handlers, False)
@@ -138,6 +139,8 @@ class EventLoop(_core.LoopCore):
     def _serve(
         self, timeout: float | None, until_idle: bool, wait_restart: bool, max_handlers: int | None, one_tick: bool
     ) -> int:
+        if max_handlers is not None and max_handlers < 1:
+            raise ValueError(f"max_handlers must be at least 1 (None for any number), and got {max_handlers}")
         if not self.closed:
             _monitor.look_after(self)
         if _guards.on_main_thread() and not _core.is_lent() and not self.closed and not self.stopped:
@@ -209,9 +212,10 @@ class EventLoop(_core.LoopCore):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    # At interpreter exit the module's names may be gone before the loop is.
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._opened and not self.closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            _warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     # Signals.
 
@@ -244,6 +248,7 @@ class EventLoop(_core.LoopCore):
         Returns:
             A frozen `LoopStats`.
         """
+        self._check_open()
         (joined, parked, ready, watches, timers), (handled, polls, wakes, standbys, errors), counts = self._stats()
         bounds = [*(2**i / 1e6 for i in range(len(counts) - 1)), float("inf")]
         return LoopStats(
@@ -276,15 +281,19 @@ class EventLoop(_core.LoopCore):
                 continue
             watch = self._watch_by_token(seat.watch)
             what = "a callback" if watch is None else f"the handler of watch {watch.name!r}"
-            lines.append(f"  thread {name!r}: runs {what} for {seat.running:.3f} s at {_place(seat.thread)}")
+            lines.append(f"  thread {name!r}: runs {what}, {_place(seat.thread)}, for {seat.running:.3f} s")
         for watch in sorted(self._watches(), key=lambda watch: watch.fd):
             paused = " paused" if watch.paused else ""
             lines.append(f"  watch {watch.name!r}: fd {watch.fd} {watch.events!r}{paused}")
-        for number, strand, items, running in self._strands():
+        for strand, phase, items, running in self._strands():
             inside = " running" if running else ""
-            lines.append(f"  strand {number}: {strand}{inside}, {items} pending")
-        if stats.timers:
-            lines.append(f"  timers: {stats.timers} set")
+            lines.append(f"  strand {strand!r}: {phase}{inside}, {items} pending")
+        timers = self._timers()
+        for due, interval, callback in timers[:_SHOWN]:
+            every = "" if interval is None else f", every {interval:g} s"
+            lines.append(f"  timer: in {due:.3f} s{every}: {getattr(callback, '__qualname__', callback)!r}")
+        if len(timers) > _SHOWN:
+            lines.append(f"  and {len(timers) - _SHOWN} timers more")
         return "\n".join(lines)
 
     # Failures.
@@ -310,7 +319,7 @@ class EventLoop(_core.LoopCore):
             return hook(report) is KEEP
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001: whatever the hook raises, the loop goes on and nothing is lost
+        except BaseException:  # noqa: BLE001 - whatever the hook raises, the loop goes on and nothing is lost
             _log(report)
             logger.exception("loop %r: on_error itself raised", self.name)
             return False
@@ -329,8 +338,14 @@ def _log(report: ErrorReport) -> None:
 
 
 def _place(thread: int) -> str:
-    frame = sys._current_frames().get(thread)  # noqa: SLF001: the documented way to another thread's stack
-    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    """Say where a thread's callback is: the frame that the loop called, whatever that has called."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
+    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not EventLoop._serve.__code__:  # noqa: SLF001
+        frame = frame.f_back
+    if frame is None:
+        return "?"
+    code = frame.f_code
+    return f"{getattr(code, 'co_qualname', code.co_name)} at {code.co_filename}:{frame.f_lineno}"
 
 
 class SignalWatch:
@@ -350,9 +365,9 @@ class SignalWatch:
         self._loop = loop
         self._callback = callback
         self._previous = signal.signal(signum, self._handle)
-        loop._signal_watches[id(self)] = self  # noqa: SLF001: the loop removes what is left when it is closed
+        loop._signal_watches[id(self)] = self  # noqa: SLF001 - the loop removes what is left when it is closed
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002: signal's own signature
+    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
         try:
             self._loop._post_signal(self._callback, signum)  # noqa: SLF001
         except (LoopClosed, LoopStopped):

@@ -66,7 +66,7 @@ class _Monitor:
             for loop in loops:
                 try:
                     busy |= _look(loop, reported)
-                except Exception:  # noqa: BLE001: a loop that is closed or forked meanwhile needs no looking after
+                except Exception:  # noqa: BLE001 - a loop that is closed or forked meanwhile needs no looking after
                     self.forget(loop)
                     continue
                 pause = min(pause, loop.slow_handler / 2)
@@ -86,7 +86,7 @@ class _Monitor:
 def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
     """Log each handler of the loop that has run for longer than `slow_handler`, once; say whether any handler ran."""
     busy = False
-    for seat in loop._seats():  # noqa: SLF001: the loop's own seam
+    for seat in loop._seats():  # noqa: SLF001 - the loop's own seam
         if seat.running is None:
             continue
         busy = True
@@ -99,7 +99,7 @@ def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
 
 def _report(loop: EventLoop, seat: _core.Seat) -> None:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frame = sys._current_frames().get(seat.thread)  # noqa: SLF001: the documented way to another thread's stack
+    frame = sys._current_frames().get(seat.thread)  # noqa: SLF001 - the documented way to another thread's stack
     stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
     watch = loop._watch_by_token(seat.watch)  # noqa: SLF001
     what = "a callback" if watch is None else f"of watch {watch.name!r}"
@@ -124,7 +124,7 @@ def look_after(loop: EventLoop) -> None:
 
 
 def _fresh() -> None:
-    global _monitor  # noqa: PLW0603: the parent's lock may be held by a thread that does not exist here
+    global _monitor  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist here
     _monitor = _Monitor()
 
 

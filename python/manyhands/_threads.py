@@ -7,21 +7,46 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from manyhands import _core, _guards
 from manyhands._loop import EventLoop
 from manyhands.errors import LoopClosed, WouldDeadlock
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Self, Unpack
 
-    from manyhands._events import Events
+    from _typeshed import FileDescriptorLike
+
+    from manyhands._events import ErrorReport, Events, RemovalReason
+    from manyhands._loop import OnError
+    from manyhands.testing import MockClock
 
 __all__ = ["ThreadedEventLoop"]
 
 LOOK = 0.05
 """Seconds after which a thread that waits for others looks for signals, as the core does."""
+
+
+class LoopOptions(TypedDict, total=False):
+    """What `EventLoop` takes."""
+
+    name: str
+    poller: str
+    clock: MockClock | None
+    on_error: OnError | None
+    slow_handler: float
+    handover: float
+
+
+class WatchOptions(TypedDict, total=False):
+    """What `EventLoop.add` takes by keyword."""
+
+    strand: _core.Strand | None
+    name: str | None
+    close: bool
+    on_error: Callable[[ErrorReport], object] | None
+    on_removed: Callable[[_core.Watch, RemovalReason], object] | None
 
 
 class ThreadedEventLoop(EventLoop):
@@ -47,7 +72,7 @@ class ThreadedEventLoop(EventLoop):
         self,
         threads: int | None = None,
         handler: Callable[[_core.Watch, Events], object] | None = None,
-        **loop_options: Any,
+        **loop_options: Unpack[LoopOptions],
     ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
             raise TypeError(f"threads must be an int or None, and got {threads!r}")
@@ -97,8 +122,10 @@ class ThreadedEventLoop(EventLoop):
     def _run(self, n: int) -> None:
         # A signal is the main thread's business: here it would only interrupt a system call of a handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        # The kernel keeps 15 bytes: the number must be among them, and no character may be cut in two.
         suffix = f"-{n}"
-        _core.set_thread_name(f"mh-{self.name}"[: 15 - len(suffix)] + suffix)
+        kept = f"mh-{self.name}".encode()[: 15 - len(suffix)].decode(errors="ignore")
+        _core.set_thread_name(kept + suffix)
         try:
             contextvars.Context().run(self.join)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -171,22 +198,33 @@ class ThreadedEventLoop(EventLoop):
     def handle_events(self, watch: _core.Watch, events: Events) -> object:
         """Serve a watch that was added without a handler: to be overridden, unless `handler` was given."""
         if self._handler is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no handler for {watch.name!r}: override handle_events() or pass handler="
-            )
+            raise NotImplementedError(f"{type(self).__name__}.handle_events() is to be overridden")
         return self._handler(watch, events)
 
     def add(
         self,
-        fd: Any,
-        events: int,
+        fd: FileDescriptorLike,
+        events: Events,
         handler: Callable[[_core.Watch, Events], object] | None = None,
-        **options: Any,
+        **options: Unpack[WatchOptions],
     ) -> _core.Watch:
         """Watch a descriptor; without a handler `handle_events` serves it. See `EventLoop.add`."""
+        unserved = type(self).handle_events is ThreadedEventLoop.handle_events and self._handler is None
+        if handler is None and unserved:
+            raise TypeError(
+                f"{type(self).__name__} has no handler for {fd!r}: pass handler= here or to the constructor, "
+                "or override handle_events()"
+            )
         return super().add(fd, events, self.handle_events if handler is None else handler, **options)
 
     def __enter__(self) -> Self:
         """Start the threads; leaving the `with` block stops them and closes the loop, whatever was raised inside."""
         self.start()
         return self
+
+
+def _wait_for(threads: list[threading.Thread]) -> None:
+    """Wait for threads, in slices: free-threaded CPython 3.13 misses a signal that comes just before a wait for a lock."""
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.05)

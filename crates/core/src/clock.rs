@@ -15,10 +15,19 @@ pub fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// loom explores orders, not durations: time stands still.
+/// loom explores orders, not durations: time stands until a test moves it with [`set_monotonic`].
 #[cfg(loom)]
 pub fn monotonic() -> u64 {
-    0
+    LOOM_NOW.load(std::sync::atomic::Ordering::SeqCst)
+}
+
+#[cfg(loom)]
+static LOOM_NOW: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// Moves the time that [`monotonic`] tells under loom.
+#[cfg(loom)]
+pub fn set_monotonic(nanoseconds: u64) {
+    LOOM_NOW.store(nanoseconds, std::sync::atomic::Ordering::SeqCst);
 }
 
 /// Whose time a loop's timers go by.

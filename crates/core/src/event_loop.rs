@@ -101,8 +101,8 @@ pub struct Stats {
 /// One strand, for `dump`.
 #[derive(Clone, Debug)]
 pub struct StrandView {
-    /// Its token.
-    pub token: Token,
+    /// Its name.
+    pub name: String,
     /// Its state.
     pub state: StrandState,
     /// Queued items.
@@ -207,15 +207,15 @@ impl<P: Payload> EventLoop<P> {
     // Strands.
 
     /// A strand that belongs to the caller, or to one watch.
-    pub fn strand(&self, max_pending: Option<usize>) -> Result<Arc<Strand<P>>, Error> {
+    pub fn strand(&self, name: Option<String>, max_pending: Option<usize>) -> Result<Arc<Strand<P>>, Error> {
         self.check_open()?;
-        Ok(self.new_strand(false, max_pending))
+        Ok(self.new_strand(name, false, max_pending))
     }
 
-    pub(crate) fn new_strand(&self, own: bool, max_pending: Option<usize>) -> Arc<Strand<P>> {
+    pub(crate) fn new_strand(&self, name: Option<String>, own: bool, max_pending: Option<usize>) -> Arc<Strand<P>> {
         let mut strands = self.strands.lock();
         let mut made = None;
-        strands.insert(|token| made.insert(Arc::new(Strand::new(token, own, max_pending))).clone());
+        strands.insert(|token| made.insert(Arc::new(Strand::new(token, name, own, max_pending))).clone());
         match made {
             Some(strand) => strand,
             None => unreachable!("insert calls its argument"),
@@ -356,7 +356,7 @@ impl<P: Payload> EventLoop<P> {
     pub fn strand_view(&self, strand: &Strand<P>) -> StrandView {
         let body = strand.body.lock();
         StrandView {
-            token: strand.token,
+            name: strand.name(),
             state: body.word.state(),
             items: body.items(),
             running: body.word.phase == Phase::Running,
@@ -564,7 +564,8 @@ impl<P: Payload> EventLoop<P> {
             (Life::Open, true) => self.hub.set_life(&mut hub, Life::Draining),
             (Life::Open, false) => self.hub.set_life(&mut hub, Life::Stopped { drained: false }),
             (Life::Draining, false) => self.hub.set_life(&mut hub, Life::Stopped { drained: true }),
-            (Life::Draining, true) | (Life::Stopped { .. } | Life::Closed, _) => {}
+            (Life::Draining, true) | (Life::Stopped { .. }, _) => {}
+            (Life::Closed, _) => return Err(Error::Closed),
         }
         drop(hub);
         reach("stop.requested");
@@ -785,6 +786,16 @@ impl<P: Payload> EventLoop<P> {
     /// The payload of every watch.
     pub fn watch_payloads(&self) -> Vec<P> {
         self.watches.lock().iter().filter_map(|(_, record)| Some(record.as_ref()?.payload.duplicate())).collect()
+    }
+
+    /// Every timer's deadline and interval in nanoseconds and its payload, in order.
+    pub fn timer_views(&self) -> Vec<(u64, Option<u64>, P)> {
+        self.timers.lock().views()
+    }
+
+    /// Makes the leader come out of the poller and look.
+    pub fn nudge(&self) {
+        self.poller().wake();
     }
 
     /// The payload of one watch.

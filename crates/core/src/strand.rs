@@ -76,6 +76,9 @@ pub struct Strand<P: Payload> {
     pub(crate) token: Token,
     /// Belongs to one watch and ends with it.
     pub(crate) own: bool,
+    /// What the user calls it; boxed because most strands are a watch's own and have none.
+    #[allow(clippy::box_collection, reason = "8 bytes of an idle watch instead of 24")]
+    pub(crate) name: Option<Box<String>>,
     /// The first of its timers. GUARDED BY the loop's timers.
     pub(crate) timers: AtomicU64,
     pub(crate) body: Mutex<Body<P>>,
@@ -85,11 +88,12 @@ pub struct Strand<P: Payload> {
 }
 
 impl<P: Payload> Strand<P> {
-    pub(crate) fn new(token: Token, own: bool, max_pending: Option<usize>) -> Self {
+    pub(crate) fn new(token: Token, name: Option<String>, own: bool, max_pending: Option<usize>) -> Self {
         let mail = max_pending.map(|limit| Box::new(Mail { max_pending: Some(limit), ..Mail::default() }));
         Self {
             token,
             own,
+            name: name.map(Box::new),
             timers: AtomicU64::new(Token::NONE.0),
             body: Mutex::new(Body {
                 word: StrandWord::NEW,
@@ -105,6 +109,11 @@ impl<P: Payload> Strand<P> {
             vacated: Condvar::new(),
             _counted: Counted::new(Kind::Strands),
         }
+    }
+
+    /// What the user calls it, or a name made of its token.
+    pub fn name(&self) -> String {
+        self.name.as_deref().cloned().unwrap_or_else(|| format!("strand-{}", self.token.index()))
     }
 
     /// The token of the strand, unique in its loop.

@@ -211,6 +211,14 @@ impl<P: Payload> Timers<P> {
         self.slots.get(token).map(|timer| timer.when)
     }
 
+    /// Every timer's deadline, interval and payload, in order.
+    pub(crate) fn views(&self) -> Vec<(u64, Option<u64>, P)> {
+        let mut views: Vec<_> =
+            self.slots.iter().map(|(_, timer)| (timer.when, timer.interval, timer.payload.duplicate())).collect();
+        views.sort_by_key(|(when, ..)| *when);
+        views
+    }
+
     /// Every payload, for the collector.
     pub(crate) fn payloads(&self) -> impl Iterator<Item = &P> {
         self.slots.iter().map(|(_, timer)| &timer.payload)

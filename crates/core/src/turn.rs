@@ -439,6 +439,8 @@ impl<P: Payload> EventLoop<P> {
                 self.settle_strand(&strand, body);
                 return None;
             }
+            // One tick is what is ready at its start, all of it.
+            Begin::Run if seat.options.one_tick => seat.budget = body.items(),
             Begin::Run => seat.budget = body.items().min(STRAND_BUDGET),
         }
         drop(body);

@@ -171,7 +171,7 @@ impl<P: Payload> EventLoop<P> {
         if fd < 0 {
             return Err(Error::Poll(PollError::BadDescriptor).into());
         }
-        let strand = strand.unwrap_or_else(|| self.new_strand(true, None));
+        let strand = strand.unwrap_or_else(|| self.new_strand(None, true, None));
         let watch = self.insert_watch(fd, events, strand, make)?;
         let refused = match self.register(&watch, events) {
             Ok(displaced) => {

@@ -312,6 +312,7 @@ impl LoopCore {
 
     /// Seconds on the loop's clock: monotonic, or what a `MockClock` shows.
     fn now(&self) -> PyResult<f64> {
+        self._check_open()?;
         Ok(self.core()?.now() as f64 / 1e9)
     }
 
@@ -376,6 +377,7 @@ impl LoopCore {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let timeout = attach::timeout("timeout", timeout)?;
+        self._check_open()?;
         let core = self.core()?;
         if timeout != Some(Duration::ZERO) {
             attach::refuse_if_lent(py, "wait()", self.name())?;
@@ -531,6 +533,7 @@ impl LoopCore {
 
     /// The watch of a descriptor, or None.
     fn get(&self, fd: &Bound<'_, PyAny>) -> PyResult<Option<Py<Watch>>> {
+        self._check_open()?;
         match self.core()?.get(descriptor(fd)?) {
             Some(Carried::Watch(watch)) => Ok(Some(watch)),
             _ => Ok(None),
@@ -667,7 +670,7 @@ impl LoopCore {
     ) -> PyResult<Strand> {
         let this = slf.get();
         let max_pending = max_pending.as_ref().map(limit).transpose()?;
-        let strand = this.core()?.strand(max_pending).map_err(|error| this.raise(slf.py(), error))?;
+        let strand = this.core()?.strand(name.clone(), max_pending).map_err(|error| this.raise(slf.py(), error))?;
         Ok(Strand::new(slf.clone().unbind(), strand, name))
     }
 
@@ -716,18 +719,36 @@ impl LoopCore {
         }
     }
 
-    /// Every strand that is not a watch's own: (number, state, items, running).
-    fn _strands(&self) -> PyResult<Vec<(u64, String, usize, bool)>> {
+    /// Every timer, in order: (seconds from now, interval in seconds or None, callback).
+    fn _timers(&self) -> PyResult<Vec<TimerView>> {
+        let core = self.core()?;
+        let now = core.now();
+        let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+        let view = |(when, interval, carried): (u64, Option<u64>, Carried)| match carried {
+            Carried::Call(call) => Some((seconds(when) - seconds(now), interval.map(seconds), call.callable)),
+            Carried::Watch(_) => None,
+        };
+        Ok(core.timer_views().into_iter().filter_map(view).collect())
+    }
+
+    /// Make the leader come out of the poller and look.
+    fn _nudge(&self) -> PyResult<()> {
+        self.core()?.nudge();
+        Ok(())
+    }
+
+    /// Every strand that is not a watch's own: (name, state, items, running).
+    fn _strands(&self) -> PyResult<Vec<(String, String, usize, bool)>> {
         let views = self.core()?.strand_views();
         let row = |view: &manyhands_core::event_loop::StrandView| {
-            (view.token.0 & 0xffff_ffff, format!("{:?}", view.state).to_uppercase(), view.items, view.running)
+            (view.name.clone(), format!("{:?}", view.state).to_uppercase(), view.items, view.running)
         };
         Ok(views.iter().filter(|view| !view.own).map(row).collect())
     }
 
     /// Raise if the loop was closed, or belongs to the parent of this process.
-    fn _check_open(&self, py: Python<'_>) -> PyResult<()> {
-        self.core()?.check_open().map_err(|error| self.raise(py, error))
+    fn _check_open(&self) -> PyResult<()> {
+        self.core()?.check_open().map_err(|error| Python::attach(|py| self.raise(py, error)))
     }
 
     /// Whether nothing is queued, ready or due, nobody is inside, and every joined thread waits.
@@ -758,17 +779,17 @@ impl LoopCore {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let this = slf.get();
-        let class = slf.get_type().qualname()?;
-        Ok(match this.core() {
-            Err(_) => format!("<{class} {:?} unusable here>", this.name()),
-            Ok(core) => format!(
-                "<{class} {:?} {:?} joined={} watches={}>",
-                this.name(),
-                core.life(),
-                core.seats().len(),
-                core.stats().watches
-            ),
-        })
+        let class = slf.get_type();
+        let class = format!("{}.{}", class.module()?, class.qualname()?);
+        let Ok(core) = this.core() else { return Ok(format!("<{class} {:?} unusable here>", this.name())) };
+        let life = match core.life() {
+            Life::Open => "open",
+            Life::Draining => "draining",
+            Life::Stopped { .. } => "stopped",
+            Life::Closed => "closed",
+        };
+        let (joined, watches) = (core.seats().len(), core.stats().watches);
+        Ok(format!("<{class} {:?} {life} joined={joined} watches={watches}>", this.name()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -810,4 +831,5 @@ impl Drop for LoopCore {
     }
 }
 
+type TimerView = (f64, Option<f64>, Py<PyAny>);
 type Stats = ((usize, usize, usize, usize, usize), (u64, u64, u64, u64, u64), Vec<u64>);

@@ -30,7 +30,7 @@ pub struct Strand {
 impl Strand {
     /// A handle; the strand lives on without it only while it has something to do.
     pub fn new(owner: Py<LoopCore>, strand: Arc<CoreStrand<Carried>>, name: Option<String>) -> Self {
-        let name = name.unwrap_or_else(|| format!("strand-{:x}", strand.token().0 & 0xffff_ffff));
+        let name = name.unwrap_or_else(|| strand.name());
         Self { owner, strand, name }
     }
 

@@ -175,13 +175,15 @@ class EchoServer:
                     continue
                 if error.errno not in SHORTAGE:
                     raise
-                self._back_off(watch, error)
+                self._back_off(watch, f"{error.strerror}; to serve more at once, start it with a higher `ulimit -n`")
                 return
             try:
                 self._serve(sock)
-            except mh.NotPollable as error:  # select, and a number beyond its limit
+            except mh.NotPollable as error:
                 sock.close()
-                self._back_off(watch, error)
+                self._back_off(
+                    watch, f"select takes no descriptor {error.fd}; to serve more at once, use --poller epoll"
+                )
                 return
         self._short = False
 
@@ -201,13 +203,10 @@ class EchoServer:
             self.left(connection)
             raise
 
-    def _back_off(self, watch: mh.Watch, error: OSError) -> None:
+    def _back_off(self, watch: mh.Watch, reason: str) -> None:
         """Stop accepting for a moment, and say so once for as long as the shortage lasts."""
         watch.pause()
         watch.strand.call_later(BACK_OFF, watch.resume)
         if not self._short:
             self._short = True
-            self._say(
-                f"no new connections until one ends ({error.strerror or error}); "
-                "to serve more at once, start again with a higher `ulimit -n`"
-            )
+            self._say(f"no new connections until one ends: {reason}")

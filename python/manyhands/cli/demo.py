@@ -154,13 +154,15 @@ class Server:
                 f"the server did not end within {END_TIMEOUT:g} s of {number.name}. {self.last_words()}"
             ) from None
         if self.process.returncode != 0 or "Traceback (most recent call last)" in self.complaints():
-            raise Failure(f"the server ended with status {self.process.returncode}. {self.last_words()}")
+            raise Failure(f"the server did not end as it should. {self.last_words()}")
         return summary.strip()
 
     def last_words(self) -> str:
-        """Say what the server printed on its standard error, as a sentence."""
+        """Say whether the server has ended, and what it printed on its standard error."""
+        status = self.process.poll()
+        state = "runs" if status is None else f"has ended with status {status}"
         words = self.complaints().strip()
-        return f"The server said: {words}" if words else "The server said nothing."
+        return f"The server {state} and said: {words}" if words else f"The server {state} and said nothing."
 
     def _wait_until_it_listens(self) -> None:
         """Read its first line, with a limit: a process that says nothing is killed, which ends the reading."""
@@ -176,7 +178,7 @@ class Server:
         if listens is None:
             self.process.kill()
             self.process.wait()
-            raise Failure(f"the server does not listen after {START_TIMEOUT:g} s or has ended. {self.last_words()}")
+            raise Failure(f"the server did not say within {START_TIMEOUT:g} s where it listens. {self.last_words()}")
         self.address = (listens["host"], int(listens["port"]))
 
     def complaints(self) -> str:

@@ -1,0 +1,196 @@
+//! A poller on loom's primitives, and the kernel behind it: files with a number, a condition and a registration.
+//!
+//! It keeps what the contract (`poller.rs`) promises of epoll and no more: one-shot reports, a registration that is
+//! forgotten when its file is closed, changes that go by number, a wake that stays until a wait has returned for it.
+//! Two threads in `wait` at once are a failed test: never two leaders.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::sync::{Condvar, Mutex};
+use manyhands_core::poller::{Events, Mode, PollError, PollEvent, Poller};
+
+#[derive(Clone, Copy)]
+struct Registration {
+    token: u64,
+    events: Events,
+    armed: bool,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Default)]
+struct File {
+    /// How many files have had the number before.
+    inode: u32,
+    ready: Events,
+    registration: Option<Registration>,
+}
+
+#[derive(Default)]
+struct Kernel {
+    /// By number; None where no file is open.
+    files: Vec<Option<File>>,
+    woken: bool,
+    waiting: bool,
+}
+
+/// The test's side of the poller: what the world does to the files.
+#[derive(Clone)]
+pub struct Files(Arc<(Mutex<Kernel>, Condvar)>);
+
+impl Files {
+    /// `count` open files, numbered from 0, of which nothing is ready.
+    pub fn open(count: usize) -> Self {
+        let kernel = Kernel { files: vec![Some(File::default()); count], ..Kernel::default() };
+        Self(Arc::new((Mutex::new(kernel), Condvar::new())))
+    }
+
+    /// The loop's side.
+    pub fn poller(&self) -> Box<dyn Poller> {
+        Box::new(Fake(self.clone()))
+    }
+
+    /// Something can be read from it, until [`Self::read`].
+    pub fn write(&self, fd: RawFd) {
+        self.with(fd, |file| file.ready |= Events::READ);
+        self.0.1.notify_one();
+    }
+
+    /// A handler reads everything.
+    pub fn read(&self, fd: RawFd) {
+        self.with(fd, |file| file.ready = Events::NONE);
+    }
+
+    /// A handler reads everything from the first file that had this number, if it is still there.
+    pub fn read_first(&self, fd: RawFd) {
+        self.with(fd, |file| {
+            if file.inode == 0 {
+                file.ready = Events::NONE;
+            }
+        });
+    }
+
+    /// Its descriptor is closed and the number is given to a new file at once, as `open` does.
+    pub fn close_and_reuse(&self, fd: RawFd) {
+        self.with(fd, |file| *file = File { inode: file.inode + 1, ..File::default() });
+    }
+
+    /// The token of what is registered under a number, and whether it would be reported.
+    pub fn registered(&self, fd: RawFd) -> Option<(u64, bool)> {
+        let registration = self.with(fd, |file| file.registration);
+        registration.map(|registration| (registration.token, registration.armed))
+    }
+
+    /// What a number's registration asks for.
+    pub fn interest(&self, fd: RawFd) -> Option<Events> {
+        self.with(fd, |file| file.registration.map(|registration| registration.events))
+    }
+
+    fn with<R>(&self, fd: RawFd, change: impl FnOnce(&mut File) -> R) -> R {
+        let mut kernel = self.0.0.lock().unwrap();
+        change(kernel.files[fd as usize].as_mut().expect("the test uses open files"))
+    }
+}
+
+struct Fake(Files);
+
+impl Fake {
+    fn change<R>(
+        &self,
+        fd: RawFd,
+        change: impl FnOnce(&mut Option<Registration>) -> Result<R, PollError>,
+    ) -> Result<R, PollError> {
+        let mut kernel = self.0.0.0.lock().unwrap();
+        let file = kernel.files.get_mut(fd as usize).and_then(Option::as_mut).ok_or(PollError::BadDescriptor)?;
+        let result = change(&mut file.registration);
+        drop(kernel);
+        // A change takes effect for the wait in progress.
+        self.0.0.1.notify_one();
+        result
+    }
+}
+
+impl Poller for Fake {
+    fn add(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
+        self.change(fd, |registration| match registration {
+            Some(_) => Err(PollError::Exists),
+            None => {
+                *registration = Some(Registration { token, events, armed: true, mode });
+                Ok(())
+            }
+        })
+    }
+
+    fn modify(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
+        self.change(fd, |registration| match registration {
+            None => Err(PollError::Missing),
+            Some(_) => {
+                *registration = Some(Registration { token, events, armed: true, mode });
+                Ok(())
+            }
+        })
+    }
+
+    fn disarm(&self, fd: RawFd, token: u64) -> Result<(), PollError> {
+        self.change(fd, |registration| match registration {
+            None => Err(PollError::Missing),
+            Some(registration) => {
+                registration.token = token;
+                registration.armed = false;
+                Ok(())
+            }
+        })
+    }
+
+    fn delete(&self, fd: RawFd) -> Result<(), PollError> {
+        self.change(fd, |registration| registration.take().map(|_| ()).ok_or(PollError::Missing))
+    }
+
+    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>) -> Result<usize, PollError> {
+        let (kernel, changed) = &*self.0.0;
+        let mut kernel = kernel.lock().unwrap();
+        assert!(!kernel.waiting, "two threads lead");
+        kernel.waiting = true;
+        loop {
+            let before = out.len();
+            for file in kernel.files.iter_mut().flatten() {
+                let ready = file.ready;
+                let Some(registration) = &mut file.registration else { continue };
+                let events = Events(ready.0 & registration.events.0);
+                if registration.armed && !events.is_empty() {
+                    registration.armed = registration.mode != Mode::OneShot;
+                    out.push(PollEvent { token: registration.token, events });
+                }
+            }
+            let found = out.len() - before;
+            if kernel.woken || found > 0 || timeout == Some(Duration::ZERO) {
+                kernel.woken = false;
+                kernel.waiting = false;
+                return Ok(found);
+            }
+            kernel = changed.wait(kernel).unwrap();
+        }
+    }
+
+    fn ready(&self) -> Result<bool, PollError> {
+        let kernel = self.0.0.0.lock().unwrap();
+        Ok(kernel.files.iter().flatten().any(|file| {
+            let registration = file.registration.filter(|registration| registration.armed);
+            registration.is_some_and(|registration| registration.events.0 & file.ready.0 != 0)
+        }))
+    }
+
+    fn wake(&self) {
+        self.0.0.0.lock().unwrap().woken = true;
+        self.0.0.1.notify_one();
+    }
+
+    fn raw_fds(&self) -> [RawFd; 2] {
+        [-1; 2]
+    }
+
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+}

@@ -1,0 +1,26 @@
+//! The races of the core, explored by loom: every order in which the threads' steps can fall, up to a bound.
+//!
+//! What runs here is the crate itself, on loom's locks (`sync.rs`) and on a poller made of them (`fake_poller.rs`). Each
+//! file is one family of races; each test is named for one race and spawns its threads. A thread that waits for ever
+//! is loom's "deadlock": a lost wake-up fails a test by itself.
+//!
+//! Times are the one thing that loom does not have: a timed wait never times out by itself, and the clock stands until a
+//! test moves it (`turning::Time`).
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=10000 cargo test -p manyhands-core --test loom --release
+//! ```
+//!
+//! `scripts/mutants.py` plants the mistakes that these tests must find.
+
+#![cfg(loom)]
+
+mod fake_poller;
+mod handing_over;
+mod parking;
+mod readiness;
+mod rearming;
+mod running;
+mod stopping;
+mod terminal;
+mod turning;

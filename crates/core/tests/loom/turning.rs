@@ -1,0 +1,156 @@
+//! What the seam does, in a few lines: a loop of closures, and the thread that turns it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use manyhands_core::poller::PollerKind;
+use manyhands_core::{Clock, EventLoop, Events, Item, JoinOptions, Next, Options, Payload, RemovalReason, Watch};
+
+use crate::fake_poller::Files;
+
+/// A payload that is a closure.
+pub struct Call(Arc<dyn Fn() + Send + Sync>);
+
+impl Call {
+    pub fn new(function: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(function))
+    }
+
+    pub fn nothing() -> Self {
+        Self::new(|| ())
+    }
+}
+
+impl Payload for Call {
+    fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+pub type Loop = Arc<EventLoop<Call>>;
+
+/// How a loop under test is made.
+pub struct Making {
+    /// Whether two threads may run user code at once.
+    pub parallel: bool,
+    /// Nanoseconds.
+    pub handover: u64,
+}
+
+impl Making {
+    /// What the free-threaded tests use: followers take the lead at once.
+    pub const EAGER: Self = Self { parallel: true, handover: 0 };
+    /// The lead is taken only from a handler that lasts; with the interpreter's lock.
+    pub const LAZY: Self = Self { parallel: false, handover: 200_000 };
+
+    pub fn on(self, files: &Files) -> Loop {
+        manyhands_core::clock::set_monotonic(0);
+        let options = Options {
+            poller: PollerKind::Epoll,
+            clock: Clock::Monotonic,
+            parallel: self.parallel,
+            handover: Duration::from_nanos(self.handover),
+        };
+        EventLoop::with_poller(files.poller(), options)
+    }
+}
+
+/// Counts what happened. Plain std atomics: what the tests count with is not what they explore.
+#[derive(Clone, Default)]
+pub struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Turns the loop as a joined thread does, until it has to leave; counts the watches that ended into `ended`.
+pub fn join(event_loop: &Loop, ended: &Count) {
+    join_with(event_loop, ended, JoinOptions::default());
+}
+
+/// As [`join`], with options.
+pub fn join_with(event_loop: &Loop, ended: &Count, options: JoinOptions) {
+    let Some(mut seat) = event_loop.enter(options).unwrap() else { return };
+    loop {
+        match event_loop.next(&mut seat) {
+            Next::Run(Item::Watch(_, call, _)) => (call.0)(),
+            Next::Run(
+                Item::Message(call) | Item::Terminal(call) | Item::Completion(call) | Item::Timer(call),
+            ) => (call.0)(),
+            Next::Finished(_) => _ = ended.add(),
+            Next::Wait => event_loop.wait(&mut seat),
+            Next::Leave => break,
+        }
+    }
+    for _ in event_loop.leave(seat).1 {
+        ended.add();
+    }
+}
+
+/// Registers a watch for READ with this handler.
+pub fn watch(event_loop: &Loop, fd: i32, handler: impl Fn() + Send + Sync + 'static) -> Arc<Watch<Call>> {
+    let call = Call::new(handler);
+    let added = event_loop.add(fd, Events::READ, None, |_| Ok::<_, manyhands_core::Error>(call));
+    added.unwrap_or_else(|error| panic!("{error:?}")).0
+}
+
+/// What `remove()` of the seam does: ends it, waits for who is inside, counts its end.
+pub fn remove(event_loop: &Loop, watch: &Arc<Watch<Call>>, ended: &Count) {
+    if event_loop.end_watch(watch, RemovalReason::Removed).is_some() {
+        ended.add();
+    }
+    assert!(event_loop.wait_vacant(watch, None));
+}
+
+/// Breaks the loop's cycles after a test, and asserts what holds of every loop that everybody has left.
+pub fn close(event_loop: &Loop, ended: &Count) {
+    assert!(event_loop.seats().is_empty(), "somebody is still counted in");
+    let (finished, _) = event_loop.close().unwrap();
+    for _ in finished {
+        ended.add();
+    }
+    for call in event_loop.take_completions() {
+        (call.0)();
+    }
+}
+
+/// A gate for handlers that must wait for each other: one mutex and one condition of loom.
+#[derive(Clone)]
+pub struct Gate(Arc<(loom::sync::Mutex<bool>, loom::sync::Condvar)>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self(Arc::new((loom::sync::Mutex::new(false), loom::sync::Condvar::new())))
+    }
+
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn pass(&self) {
+        let mut open = self.0.0.lock().unwrap();
+        while !*open {
+            open = self.0.1.wait(open).unwrap();
+        }
+    }
+}
+
+/// Prints how many orders were explored, at the end of a test.
+pub fn explore(name: &str, test: impl Fn() + Send + Sync + 'static) {
+    let orders = Arc::new(AtomicU64::new(0));
+    let counted = orders.clone();
+    let began = std::time::Instant::now();
+    loom::model(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        test();
+    });
+    println!("{name}: {} orders in {:.1?}", orders.load(Ordering::Relaxed), began.elapsed());
+}
