@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "manyhands"
 author = "the manyhands authors"
-copyright = "the manyhands authors"  # noqa: A001: Sphinx's own name
+copyright = "the manyhands authors"
 version = release = manyhands.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings"]

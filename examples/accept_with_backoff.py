@@ -11,7 +11,7 @@ when it has been answered, which makes room for the others.
 What to look for:
 * the pause and the timer are of the listener only: connections that are open are served as if nothing had happened;
 * the timer is on the watch's own strand, so it never runs beside the handler, and it ends with the watch;
-* it is said once that there are no descriptors, and once that everybody was let in, however often it was tried between;
+* it is said once that there are no descriptors, and once that it is over, however often it was tried in between;
 * what the listener does about an error depends on whose fault it is: the peer's (gone before we came: the next one,
   please), the process's (back off), or the program's (not caught: the loop reports it and removes the watch).
 
@@ -63,8 +63,7 @@ class Listener:
             try:
                 connection, _address = self._socket.accept()
             except BlockingIOError:
-                self._everybody_is_in()
-                return
+                break  # everybody who waited is in
             except OSError as error:
                 if error.errno in OUT_OF_RESOURCES:
                     self._back_off(watch, error)
@@ -73,6 +72,7 @@ class Listener:
                     continue
                 raise
             self._serve(connection)
+        self._say_that_it_is_over()
 
     def _back_off(self, watch: mh.Watch, error: OSError) -> None:
         watch.pause()
@@ -81,10 +81,10 @@ class Listener:
             self._short = True
             self._tell(f"cannot accept: {error.strerror.lower()}; trying every {BACKOFF} s")
 
-    def _everybody_is_in(self) -> None:
+    def _say_that_it_is_over(self) -> None:
         if self._short:
             self._short = False
-            self._tell("accepting again: everybody who waited is in")
+            self._tell("accepting again")
 
 
 class EchoServer:

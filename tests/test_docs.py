@@ -144,7 +144,7 @@ def test_the_help_of_the_command_line_is_in_the_reference(command: str) -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     """`manyhands`, `manyhands.errors` and `manyhands.testing`: each name, and each public method of the big classes."""
     reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
-    documented = set(re.findall(r"^\.\. auto\w+:: (manyhands[\w.]*)$", reference, re.MULTILINE))
+    documented = set(re.findall(r"^\.\. (?:auto\w+|data):: (manyhands[\w.]*)$", reference, re.MULTILINE))
     wanted = {f"manyhands.{name}" for name in mh.__all__ if name != "errors"}
     wanted |= {f"manyhands.{name}" for name in errors.__all__}
     wanted |= {f"manyhands.testing.{name}" for name in testing.__all__}

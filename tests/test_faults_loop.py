@@ -514,6 +514,7 @@ def test_posts_race_close_and_each_ran_or_was_counted_or_refused(make_loop, spaw
             raise AssertionError("never refused")
 
         crew = [spawn(loop.join) for _ in range(number % 3)]
+        wait_until(lambda loop=loop, joined=number % 3: loop.joined == joined)
         posters = [spawn(post_until_refused) for _ in range(2)]
         begun.wait(LONG)
         caplog.clear()

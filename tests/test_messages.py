@@ -130,14 +130,14 @@ def test_a_thousand_posts_to_a_loop_that_just_woke_cost_at_most_twenty_wakes(mak
     loop = make_loop()
     strand = loop.strand()
     ran: list[int] = []
-    with joined(loop, threads), hold("poll.returned") as held:
+    with joined(loop, threads):
         wait_all_idle(loop)
         before = loop.stats().wakes
-        strand.post(ran.append, 0)
-        held.wait_reached()
-        for number in range(1, 1000):
-            strand.post(ran.append, number)
-        held.release()
+        with hold("poll.returned") as held:
+            strand.post(ran.append, 0)
+            held.wait_reached()
+            for number in range(1, 1000):
+                strand.post(ran.append, number)
         wait_all_idle(loop)
         wakes = loop.stats().wakes - before
     assert ran == list(range(1000))

@@ -234,7 +234,8 @@ def test_if_a_thread_cannot_start_none_is_left_behind(make_threaded, monkeypatch
 @pytest.mark.race
 def test_start_races_stop_and_leaves_no_thread(make_threaded, spawn):
     """FAULT 19. Two threads start and stop one loop at will; in the end one stop leaves nothing behind."""
-    loop = make_threaded(2, name="mill")
+    name = f"race-{threading.get_ident()}"
+    loop = make_threaded(2, name=name)
     rounds = 300
 
     def start() -> None:
@@ -252,7 +253,7 @@ def test_start_races_stop_and_leaves_no_thread(make_threaded, spawn):
     for thread in threads:
         thread.result(60)
     assert loop.stop(LONG) is True
-    assert thread_names("mh-mill-") == []
+    assert thread_names(f"mh-{name}-") == []
     assert loop.joined == 0
 
 

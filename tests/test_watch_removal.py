@@ -537,6 +537,18 @@ def test_a_removal_can_ask_for_the_closing(make_loop, joined, pair):
         assert source.closed == 1
 
 
+def test_a_watch_that_has_ended_already_can_still_be_asked_to_close_its_source(make_loop, pair):
+    """T33b. Whoever calls `remove(close=True)` wants it closed, however the watch came to its end before; once."""
+    loop = make_loop()
+    source = Source(pair()[0])
+    watch = loop.add(source, READ, nothing)
+    watch.remove()
+    assert source.closed == 0
+    assert watch.remove(close=True) is True
+    assert watch.remove(close=True) is True
+    assert source.closed == 1
+
+
 def test_a_plain_number_that_was_given_away_is_closed(make_loop, pair):
     """T33b. By os.close, when the watch is removed."""
     loop = make_loop()

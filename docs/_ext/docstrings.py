@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -64,8 +65,9 @@ def literals(line: str) -> str:
     return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line)
 
 
-def process(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Sphinx's hook."""
+def process(*arguments: Any) -> None:
+    """Sphinx's hook: the last of its arguments is the list of lines, to be changed in place."""
+    lines = arguments[-1]
     lines[:] = to_rst(lines)
 
 

@@ -46,13 +46,14 @@ from manyhands.errors import WatchRemoved as WatchRemoved
 from manyhands.errors import WouldDeadlock as WouldDeadlock
 
 __all__ = [
+    "KEEP",
+    "STOP",
     "BadDescriptor",
     "Delay",
     "ErrorReport",
     "EventLoop",
     "Events",
     "ForkedError",
-    "KEEP",
     "LoopClosed",
     "LoopStats",
     "LoopStopped",
@@ -61,7 +62,6 @@ __all__ = [
     "NotPollable",
     "QueueFull",
     "RemovalReason",
-    "STOP",
     "SignalWatch",
     "Strand",
     "StrandClosed",

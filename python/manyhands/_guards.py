@@ -23,8 +23,16 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "EXIT_TIMEOUT",
     "Ending",
-    "open_signal_pair","EXIT_TIMEOUT", "at_exit", "gil_enabled", "in_child", "on_main_thread", "register", "signals_held"]
+    "at_exit",
+    "gil_enabled",
+    "in_child",
+    "on_main_thread",
+    "open_signal_pair",
+    "register",
+    "signals_held",
+]
 
 EXIT_TIMEOUT = 1.0
 """Seconds that interpreter exit waits for the handlers that still run, before it leaves them behind."""
@@ -115,7 +123,7 @@ def open_signal_pair() -> None:
 
 
 def _fresh_signal_pair() -> None:
-    global _signal_pair  # noqa: PLW0603
+    global _signal_pair
     pair, _signal_pair = _signal_pair, None
     for end in pair or ():
         os.close(end)

@@ -6,6 +6,7 @@ loop shows of itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -120,7 +121,7 @@ class EventLoop(_core.LoopCore):
         """
         if timeout == 0 and not until_idle:
             return self.run_ready(max_handlers)
-        return self._serve(timeout, until_idle, wait_restart, max_handlers, False)
+        return self._serve(timeout, until_idle=until_idle, wait_restart=wait_restart, max_handlers=max_handlers)
 
     def run_ready(self, max_handlers: int | None = None) -> int:
         """Run on this thread, without waiting, what is ready now: one tick.
@@ -134,11 +135,19 @@ class EventLoop(_core.LoopCore):
         Raises:
             As `join`.
         """
-        return self._serve(None, False, False, max_handlers, True)
+        return self._serve(None, max_handlers=max_handlers, one_tick=True)
 
     def _serve(
-        self, timeout: float | None, until_idle: bool, wait_restart: bool, max_handlers: int | None, one_tick: bool
+        self,
+        timeout: float | None,
+        *,
+        until_idle: bool = False,
+        wait_restart: bool = False,
+        max_handlers: int | None = None,
+        one_tick: bool = False,
     ) -> int:
+        if max_handlers is not None and not isinstance(max_handlers, int):
+            raise TypeError(f"max_handlers must be an int or None, and got {max_handlers!r}")
         if max_handlers is not None and max_handlers < 1:
             raise ValueError(f"max_handlers must be at least 1 (None for any number), and got {max_handlers}")
         if not self.closed:
@@ -171,7 +180,7 @@ class EventLoop(_core.LoopCore):
         self.request_stop(drain=drain)
         if drain and not self.joined:
             # What is left of the timeout would be one handler's time at most: a served drain ends by itself.
-            self._serve(timeout, False, False, None, False)
+            self._serve(timeout)
         left = self.wait(timeout)
         if not left and drain:
             self.request_stop()
@@ -196,13 +205,17 @@ class EventLoop(_core.LoopCore):
             return
         self.request_stop()
         if not self.wait(timeout):
-            raise TimeoutError(f"loop {self.name!r} was not closed: a handler still runs after {timeout} s\n{self.dump()}")
+            raise TimeoutError(
+                f"loop {self.name!r} was not closed: a handler still runs after {timeout} s\n{self.dump()}"
+            )
         for watch in list(self._signal_watches.values()):
             if _guards.on_main_thread():
                 watch.remove()
         was_open, lost = self._close()
         if was_open and lost:
-            logger.warning("loop %r was closed with %d message(s) that never ran; stop(drain=True) runs them", self.name, lost)
+            logger.warning(
+                "loop %r was closed with %d message(s) that never ran; stop(drain=True) runs them", self.name, lost
+            )
         self._run_owed()
 
     def __enter__(self) -> Self:
@@ -216,6 +229,9 @@ class EventLoop(_core.LoopCore):
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._opened and not self.closed:
             _warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            # Sources that were added with close=True are closed; final callbacks of a forgotten loop do not run.
+            with contextlib.suppress(Exception):
+                self._close()
 
     # Signals.
 
@@ -234,7 +250,9 @@ class EventLoop(_core.LoopCore):
             LoopClosed: it was closed.
         """
         if not _guards.on_main_thread():
-            raise ValueError("on_signal() must be called on the main thread: Python runs handlers of signals there only")
+            raise ValueError(
+                "on_signal() must be called on the main thread: Python runs handlers of signals there only"
+            )
         if not callable(callback):
             raise TypeError(f"callback must be callable, and got {callback!r}")
         self._check_open()
@@ -271,8 +289,10 @@ class EventLoop(_core.LoopCore):
         state = "closed" if self.closed else "stopped" if self.stopped else "open"
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         lines = [
-            f"loop {self.name!r}: {state}, poller {self._poller}, {stats.joined} joined, {stats.ready} ready, "
-            f"{stats.watches} watches, {stats.timers} timers, {stats.handled} handled, {stats.errors} errors"
+            (
+                f"loop {self.name!r}: {state}, poller {self._poller}, {stats.joined} joined, {stats.ready} ready, "
+                f"{stats.watches} watches, {stats.timers} timers, {stats.handled} handled, {stats.errors} errors"
+            )
         ]
         for seat in self._seats():
             name = names.get(seat.thread, str(seat.thread))
@@ -319,7 +339,7 @@ class EventLoop(_core.LoopCore):
             return hook(report) is KEEP
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001 - whatever the hook raises, the loop goes on and nothing is lost
+        except BaseException:
             _log(report)
             logger.exception("loop %r: on_error itself raised", self.name)
             return False

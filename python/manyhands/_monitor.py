@@ -128,5 +128,5 @@ def _fresh() -> None:
     _monitor = _Monitor()
 
 
-_guards.at_exit(lambda: _monitor.end())
+_guards.at_exit(lambda: _monitor.end())  # noqa: PLW0108 - the one of then: a forked child has another
 _guards.in_child(_fresh)

@@ -8,7 +8,7 @@ use crate::fork;
 
 /// The kinds that are counted.
 #[derive(Clone, Copy, Debug)]
-#[repr(usize)]
+#[repr(u8)]
 pub enum Kind {
     /// [`crate::EventLoop`]
     Loops,

@@ -139,10 +139,20 @@ pub(crate) struct Hub<P: Payload> {
 
 /// Whom to wake, once the mutex is released: see `EventLoop::wake`.
 #[must_use]
-pub(crate) enum Wake {
+pub enum Wake {
+    /// Somebody who is awake will find the work.
     Nobody,
+    /// The leader, out of the poller.
     Poller,
+    /// A parked thread.
     Seat(Arc<SeatShared>),
+}
+
+impl Wake {
+    /// Whether there is a system call to make.
+    pub fn needed(&self) -> bool {
+        !matches!(self, Self::Nobody)
+    }
 }
 
 impl<P: Payload> Hub<P> {

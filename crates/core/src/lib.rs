@@ -7,13 +7,18 @@
 //! |---|---|
 //! | `state`   | the words: every state of a strand, of a watch and of a loop, and every arrow between them |
 //! | `strand`  | a queue served by one thread at a time, in order |
+//! | `post`    | messages in: on a strand or on one of their own |
 //! | `watch`   | one descriptor's registration: add, modify, pause, resume, remove, re-arm |
 //! | `numbers` | which watch owns a descriptor number |
 //! | `slots`   | tokens: a slot and its generation in 64 bits |
 //! | `timer`   | deadlines |
 //! | `hub`     | the run queue, the lead, parking and the loop's life, under one mutex |
-//! | `turn`    | how a joined thread goes round: next, run, wait |
-//! | `event_loop` | all of it together: the face that the seam uses |
+//! | `seat`    | a joined thread's place, from enter to leave |
+//! | `turn`    | how it goes round: next, run |
+//! | `wait`    | what it does with nothing to run: lead or park |
+//! | `life`    | stop, drain, restart, close |
+//! | `signal`, `sight` | signals through the poller; counts, dumps, the collector's view |
+//! | `event_loop` | what all of this is done to |
 //! | `poller`  | epoll, poll and select behind one trait |
 //! | `readiness` | a cached readiness word that an edge cannot slip past |
 //! | `clock`   | monotonic time, or time moved by hand |
@@ -28,26 +33,35 @@ pub mod error;
 pub mod event_loop;
 pub mod fork;
 pub mod hub;
+pub mod life;
 mod numbers;
 pub mod points;
 pub mod poller;
+pub mod post;
 pub mod readiness;
+pub mod seat;
+pub mod sight;
+pub mod signal;
 pub mod slots;
 pub mod state;
 pub mod strand;
 pub mod sync;
 pub mod timer;
 pub mod turn;
+mod wait;
 pub mod watch;
 
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
-pub use event_loop::{EventLoop, Options, Origin, Stats};
+pub use event_loop::{EventLoop, Options};
 pub use poller::{Events, PollerKind};
 pub use slots::Token;
 pub use state::{Life, RemovalReason, StrandState};
 pub use strand::Strand;
-pub use turn::{Item, JoinOptions, Next, Seat};
+pub use post::{Origin, Place, Refused};
+pub use seat::{JoinOptions, Seat, TimerNext};
+pub use sight::Stats;
+pub use turn::{Item, Next};
 pub use watch::Watch;
 
 /// What a loop carries for its user: a callable with its arguments, or the object that stands for a watch.

@@ -7,15 +7,19 @@
 //! Several watches may sit on one strand. Their words are guarded by the strand's mutex, so that "is its handler inside,
 //! may it start" is one question with one answer.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::Payload;
 use crate::counters::{Counted, Kind};
+use crate::error::Error;
+use crate::event_loop::EventLoop;
+use crate::hub::{Ready, Wake};
 use crate::slots::Token;
-use crate::state::StrandWord;
-use crate::sync::atomic::AtomicU64;
-use crate::sync::{Arc, Condvar, Mutex};
-use crate::watch::Watch;
+use crate::state::{Mode, Phase, RemovalReason, Schedule, StrandState, StrandWord};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, thread_number};
+use crate::watch::{Finished, Occupant, Watch};
 
 /// One thing to do, in its place in the order.
 pub(crate) enum Entry<P: Payload> {
@@ -194,5 +198,175 @@ impl<P: Payload> Body<P> {
         messages.extend(mail.ordinary.drain(..));
         messages.extend(mail.terminal.take());
         messages
+    }
+}
+
+/// One strand, for `dump`.
+#[derive(Clone, Debug)]
+pub struct StrandView {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: StrandState,
+    /// Queued items.
+    pub items: usize,
+    /// Whether a thread is inside.
+    pub running: bool,
+    /// Whether it belongs to one watch.
+    pub own: bool,
+}
+
+/// A strand that was closed: what did not run, and the watches that ended with it.
+pub struct ClosedStrand<P: Payload> {
+    /// Messages that did not run, in order.
+    pub messages: Vec<P>,
+    /// Its watches.
+    pub finished: Vec<Finished<P>>,
+}
+
+impl<P: Payload> EventLoop<P> {
+    /// A strand that belongs to the caller, or to one watch.
+    pub fn strand(&self, name: Option<String>, max_pending: Option<usize>) -> Result<Arc<Strand<P>>, Error> {
+        self.check_open()?;
+        Ok(self.new_strand(name, false, max_pending))
+    }
+
+    pub(crate) fn new_strand(&self, name: Option<String>, own: bool, max_pending: Option<usize>) -> Arc<Strand<P>> {
+        let mut strands = self.strands.lock();
+        let mut made = None;
+        strands.insert(|token| made.insert(Arc::new(Strand::new(token, name, own, max_pending))).clone());
+        match made {
+            Some(strand) => strand,
+            None => unreachable!("insert calls its argument"),
+        }
+    }
+
+    /// Nothing on the strand starts until it is resumed.
+    pub fn pause_strand(&self, strand: &Strand<P>) {
+        strand.body.lock().word.pause();
+    }
+
+    /// Undoes `pause_strand`.
+    pub fn resume_strand(&self, strand: &Arc<Strand<P>>) {
+        let mut body = strand.body.lock();
+        let more = body.has_items();
+        let mut wake = Wake::Nobody;
+        if body.word.resume(more) == Schedule::Push {
+            let mut hub = self.hub.lock();
+            hub.ready.push_back(Ready::Strand(strand.clone()));
+            wake = self.hub.wake_for_work(&mut hub);
+        }
+        if body.waiters > 0 {
+            strand.vacated.notify_all();
+        }
+        drop(body);
+        self.wake(wake);
+    }
+
+    /// Detached. Waits until nobody else is inside the strand, or it was resumed; false after `timeout`.
+    pub fn wait_strand(&self, strand: &Strand<P>, timeout: Option<Duration>) -> bool {
+        Self::wait_body(strand, timeout, |body| occupant(body) != Occupant::Other || body.word.runnable())
+    }
+
+    /// Who is inside a strand now.
+    pub fn strand_occupant(&self, strand: &Strand<P>) -> Occupant {
+        occupant(&strand.body.lock())
+    }
+
+    /// What the user sees of a strand: its state and how many messages it holds.
+    pub fn strand_view(&self, strand: &Strand<P>) -> StrandView {
+        let body = strand.body.lock();
+        StrandView {
+            name: strand.name(),
+            state: body.word.state(),
+            items: body.items(),
+            running: body.word.phase == Phase::Running,
+            own: strand.own,
+        }
+    }
+
+    /// Ends a strand at once. `on_closed` runs when nobody is inside any more.
+    pub fn close_strand(&self, strand: &Arc<Strand<P>>, on_closed: Option<P>) -> ClosedStrand<P> {
+        let mut body = strand.body.lock();
+        if body.finished {
+            drop(body);
+            if let Some(on_closed) = on_closed {
+                self.complete(None, on_closed);
+            }
+            return ClosedStrand { messages: Vec::new(), finished: Vec::new() };
+        }
+        if let Some(on_closed) = on_closed {
+            body.mail().on_closed.push(on_closed);
+        }
+        let messages = body.take_messages();
+        drop(body);
+        ClosedStrand { messages, finished: self.end_strand(strand) }
+    }
+
+    /// Nothing further starts on the strand; its timers and watches end with it.
+    pub(crate) fn end_strand(&self, strand: &Arc<Strand<P>>) -> Vec<Finished<P>> {
+        let mut body = strand.body.lock();
+        body.word.close();
+        if let Some(mail) = &mut body.mail {
+            mail.terminal_in = false;
+        }
+        let watches = body.watches();
+        drop(body);
+        let cancelled = self.timers.lock().cancel_all(strand);
+        drop(cancelled);
+        let watches: Vec<_> = watches.into_iter().filter_map(|token| self.watch(token)).collect();
+        let finished = watches.iter().filter_map(|watch| self.end_watch(watch, RemovalReason::StrandClosed)).collect();
+        self.settle_strand(strand, strand.body.lock());
+        finished
+    }
+
+    /// The user's handle to a strand is gone: it lives on only while it has something to do.
+    pub fn abandon_strand(&self, strand: &Arc<Strand<P>>) {
+        let mut body = strand.body.lock();
+        body.abandoned = true;
+        self.settle_strand(strand, body);
+    }
+
+    /// The user has a handle again (a watch's own strand was asked for).
+    pub fn adopt_strand(&self, strand: &Strand<P>) {
+        strand.body.lock().abandoned = false;
+    }
+
+    /// Finishes a strand that has ended and that nobody is inside of, once.
+    pub(crate) fn settle_strand(&self, strand: &Arc<Strand<P>>, mut body: MutexGuard<'_, Body<P>>) {
+        let terminal_in = body.mail.as_ref().is_some_and(|mail| mail.terminal_in);
+        let spent = !body.has_items() && !terminal_in && !body.has_watches();
+        let over = match body.word.mode {
+            Mode::Closed => true,
+            Mode::Closing => spent,
+            Mode::Open => {
+                body.abandoned
+                    && spent
+                    && body.word.phase == Phase::Idle
+                    && strand.timers.load(Ordering::Relaxed) == Token::NONE.0
+            }
+        };
+        if !over || body.finished || body.inside != Inside::Nobody || body.word.phase == Phase::Running {
+            return;
+        }
+        body.finished = true;
+        body.word.close();
+        body.queue.clear();
+        let mail = body.mail.take();
+        drop(body);
+        self.strands.lock().remove(strand.token);
+        if let Some(mail) = mail {
+            for callback in mail.completions.into_iter().chain(mail.on_closed) {
+                self.complete(None, callback);
+            }
+        }
+    }
+}
+
+fn occupant<P: Payload>(body: &Body<P>) -> Occupant {
+    match body.inside {
+        Inside::Nobody => Occupant::Nobody,
+        _ if body.thread == thread_number() => Occupant::Me,
+        _ => Occupant::Other,
     }
 }

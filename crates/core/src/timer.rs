@@ -9,7 +9,12 @@ use std::collections::BinaryHeap;
 
 use crate::Payload;
 use crate::counters::{Counted, Kind};
+use crate::error::Error;
+use crate::event_loop::EventLoop;
+use crate::hub::{Lead, Wake};
+use crate::post::Refused;
 use crate::slots::{Slots, Token};
+use crate::state::Mode;
 use crate::strand::Strand;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -227,6 +232,71 @@ impl<P: Payload> Timers<P> {
     /// Every timer's token.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         self.slots.iter().map(|(token, _)| token).collect()
+    }
+}
+
+impl<P: Payload> EventLoop<P> {
+    /// Sets a timer for a time of the loop's clock, on a strand or on one of its own.
+    pub fn set_timer(
+        &self,
+        when: u64,
+        interval: Option<u64>,
+        strand: Option<&Arc<Strand<P>>>,
+        payload: P,
+    ) -> Result<Token, Refused<P>> {
+        if let Err(error) = self.check_open() {
+            return Err(Refused { error, payload: Some(payload) });
+        }
+        let (token, first) = match strand {
+            None => self.timers.lock().set(when, interval, None, payload),
+            Some(strand) => {
+                let body = strand.body.lock();
+                if body.word.mode != Mode::Open {
+                    drop(body);
+                    return Err(Refused { error: Error::StrandClosed, payload: Some(payload) });
+                }
+                // Under the strand's lock: a strand that closes now finds the timer in its chain.
+                self.timers.lock().set(when, interval, Some(strand.clone()), payload)
+            }
+        };
+        if first {
+            self.wake_poller();
+        }
+        Ok(token)
+    }
+
+    /// Ends a timer; its payload is freed before this returns. False if it had run or was cancelled.
+    pub fn cancel_timer(&self, token: Token, strand: Option<&Arc<Strand<P>>>) -> bool {
+        let payload = self.timers.lock().cancel(token);
+        let cancelled = payload.is_some();
+        drop(payload);
+        if let Some(strand) = strand {
+            self.settle_strand(strand, strand.body.lock());
+        }
+        cancelled
+    }
+
+    /// A timer's next deadline; None if it is not set.
+    pub fn timer_when(&self, token: Token) -> Option<u64> {
+        self.timers.lock().when(token)
+    }
+
+    pub(crate) fn wake_poller(&self) {
+        let mut hub = self.hub.lock();
+        let wake = match hub.lead {
+            Lead::Polling { blocking: true, .. } if !hub.poller_woken => {
+                hub.poller_woken = true;
+                Wake::Poller
+            }
+            _ => Wake::Nobody,
+        };
+        drop(hub);
+        self.wake(wake);
+    }
+
+    /// Every timer's deadline and interval in nanoseconds and its payload, in order.
+    pub fn timer_views(&self) -> Vec<(u64, Option<u64>, P)> {
+        self.timers.lock().views()
     }
 }
 

@@ -182,6 +182,8 @@ impl<P: Payload> EventLoop<P> {
                 }
                 Error::Closed
             }
+            // The poller may be closed already, and refuse everything.
+            Err(_) if self.hub.life() == Life::Closed => Error::Closed,
             Err(error) => error,
         };
         drop(self.end_watch(&watch, RemovalReason::Removed));

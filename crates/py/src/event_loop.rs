@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use manyhands_core::event_loop::{Options, Origin, Place, Refused};
-use manyhands_core::turn::{JoinOptions, Next};
+use manyhands_core::event_loop::Options;
+
+use manyhands_core::hub::Wake;
 use manyhands_core::watch::Finished;
-use manyhands_core::{Clock, Error, EventLoop, Events, Life, PollerKind};
+use manyhands_core::{Clock, Error, EventLoop, Events, JoinOptions, Life, Next, Origin, Place, PollerKind, Refused};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
@@ -92,6 +93,14 @@ impl LoopCore {
         }
     }
 
+    /// Wakes a thread for what was posted. Detached: on a build with the GIL the woken thread would pre-empt this one
+    /// only to wait for it.
+    pub fn wake(py: Python<'_>, core: &Core, wake: Wake) {
+        if wake.needed() {
+            py.detach(|| core.wake(wake));
+        }
+    }
+
     pub fn timer_after(
         owner: &Bound<'_, Self>,
         delay: f64,
@@ -139,9 +148,12 @@ impl LoopCore {
         callable("callback", &callback)?;
         let py = callback.py();
         let payload = Carried::Call(Call::new(source, callback, args)?);
-        self.core()?
+        let core = self.core()?;
+        let wake = core
             .post_alone(payload, place, self.origin())
-            .map_err(|Refused { error, .. }| self.raise(py, error))
+            .map_err(|Refused { error, .. }| self.raise(py, error))?;
+        Self::wake(py, core, wake);
+        Ok(())
     }
 
     /// Serves the loop on this thread until something says leave.
@@ -498,7 +510,7 @@ impl LoopCore {
                     context,
                     name: name.map(Bound::unbind),
                     on_error: on_error.map(Bound::unbind),
-                    late: Mutex::new(late),
+                    late: Mutex::new((late.strand.is_some() || late.close || !late.on_removed.is_empty()).then(|| Box::new(late))),
                 };
                 Py::new(py, object)
             });
@@ -740,7 +752,7 @@ impl LoopCore {
     /// Every strand that is not a watch's own: (name, state, items, running).
     fn _strands(&self) -> PyResult<Vec<(String, String, usize, bool)>> {
         let views = self.core()?.strand_views();
-        let row = |view: &manyhands_core::event_loop::StrandView| {
+        let row = |view: &manyhands_core::strand::StrandView| {
             (view.name.clone(), format!("{:?}", view.state).to_uppercase(), view.items, view.running)
         };
         Ok(views.iter().filter(|view| !view.own).map(row).collect())

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
-use manyhands_core::turn::TimerNext;
-use manyhands_core::{Events, Item};
+
+use manyhands_core::{Events, Item, TimerNext};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

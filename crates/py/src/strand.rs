@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manyhands_core::event_loop::Place;
+use manyhands_core::Place;
 use manyhands_core::watch::Occupant;
 use manyhands_core::{Strand as CoreStrand, StrandState};
 use pyo3::PyTraverseError;
@@ -118,10 +118,12 @@ impl Strand {
             }
         };
         let owner = this.owner.get();
-        owner
-            .core()?
+        let core = owner.core()?;
+        let wake = core
             .post_terminal(&this.strand, payload, owner.origin())
-            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))
+            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))?;
+        LoopCore::wake(slf.py(), core, wake);
+        Ok(())
     }
 
     /// Run `callback(*args)` on this strand in `delay` seconds, 0 or more.
@@ -271,10 +273,12 @@ impl Strand {
         let this = slf.get();
         let owner = this.owner.get();
         let payload = Carried::Call(Call::new("message", callback, args)?.on(Some(slf)));
-        owner
-            .core()?
+        let core = owner.core()?;
+        let wake = core
             .post(&this.strand, payload, place, owner.origin())
-            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))
+            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))?;
+        LoopCore::wake(slf.py(), core, wake);
+        Ok(())
     }
 
     /// Whether nobody else is inside, after a wait if the calling thread may wait.

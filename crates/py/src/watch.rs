@@ -33,7 +33,8 @@ pub struct Watch {
     pub context: Py<PyAny>,
     pub name: Option<Py<PyAny>>,
     pub on_error: Option<Py<PyAny>>,
-    pub late: Mutex<Late>,
+    /// None while nothing has come: an idle watch is small.
+    pub late: Mutex<Option<Box<Late>>>,
 }
 
 /// What comes later: under a lock that is held for a look only.
@@ -52,7 +53,7 @@ pub struct Late {
 
 impl Watch {
     fn late<R>(&self, look: impl FnOnce(&mut Late) -> R) -> R {
-        look(&mut self.late.lock().unwrap_or_else(PoisonError::into_inner))
+        look(self.late.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
     }
 
     fn about<'a>(slf: &'a Bound<'_, Self>) -> About<'a> {
@@ -297,6 +298,7 @@ impl Watch {
         visit.call(&self.on_error)?;
         // A fork may have left the lock taken for ever: then the child shows less and frees less.
         let Ok(late) = self.late.try_lock() else { return Ok(()) };
+        let Some(late) = late.as_ref() else { return Ok(()) };
         visit.call(&late.strand)?;
         late.on_removed.iter().try_for_each(|callback| visit.call(callback))
     }

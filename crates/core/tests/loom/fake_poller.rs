@@ -95,6 +95,15 @@ impl Files {
 
 struct Fake(Files);
 
+/// The kernel forgets what a poller was told when the poller is closed.
+impl Drop for Fake {
+    fn drop(&mut self) {
+        for file in self.0.0.0.lock().unwrap().files.iter_mut().flatten() {
+            file.registration = None;
+        }
+    }
+}
+
 impl Fake {
     fn change<R>(
         &self,

@@ -3,9 +3,8 @@
 use loom::thread;
 
 use crate::fake_poller::Files;
-use crate::turning::{Call, Count, Gate, Making, close, explore, join, join_with, watch};
+use crate::turning::{Call, Count, Gate, Loop, Making, close, explore, join, join_with, post, watch};
 use manyhands_core::JoinOptions;
-use manyhands_core::event_loop::{Origin, Place};
 
 /// T50. The leader decides to wait in the poller while somebody posts.
 #[test]
@@ -20,9 +19,9 @@ fn the_leaders_park_races_a_post_and_the_message_runs() {
         };
         let other = {
             let (event_loop, ran) = (event_loop.clone(), ran.clone());
-            thread::spawn(move || post(&event_loop, &ran))
+            thread::spawn(move || post_one_of_two(&event_loop, &ran))
         };
-        post(&event_loop, &ran);
+        post_one_of_two(&event_loop, &ran);
         other.join().unwrap();
         turner.join().unwrap();
         assert_eq!(ran.get(), 2);
@@ -31,14 +30,14 @@ fn the_leaders_park_races_a_post_and_the_message_runs() {
 }
 
 /// A message; the second of two stops the loop.
-fn post(event_loop: &crate::turning::Loop, ran: &Count) {
+fn post_one_of_two(event_loop: &Loop, ran: &Count) {
     let (ran, stopped) = (ran.clone(), event_loop.clone());
     let call = Call::new(move || {
         if ran.add() == 2 {
             stopped.request_stop(false).unwrap();
         }
     });
-    assert!(event_loop.post_alone(call, Place::Ordinary, Origin::Outside).is_ok());
+    assert!(post(event_loop, None, call));
 }
 
 /// T19, T51. Two messages that need each other: the second must reach the parked follower, on its way to park or there.
@@ -61,7 +60,7 @@ fn the_followers_park_races_a_post_and_both_messages_run() {
                 met[1 - mine].pass();
                 stopped.request_stop(false).unwrap();
             });
-            assert!(event_loop.post_alone(call, Place::Ordinary, Origin::Outside).is_ok());
+            assert!(post(&event_loop, None, call));
         }
         for turner in turners {
             turner.join().unwrap();
@@ -113,8 +112,8 @@ fn leave_races_a_post_and_the_other_thread_runs_it() {
             let (event_loop, ended) = (event_loop.clone(), ended.clone());
             thread::spawn(move || join(&event_loop, &ended))
         };
-        post(&event_loop, &ran);
-        post(&event_loop, &ran);
+        post_one_of_two(&event_loop, &ran);
+        post_one_of_two(&event_loop, &ran);
         turner.join().unwrap();
         brief.join().unwrap();
         assert_eq!(ran.get(), 2);
@@ -150,7 +149,7 @@ fn cancel_races_the_leader_and_the_payload_is_dropped_under_no_lock() {
 
 /// Part of a payload: what an object's finalizer does.
 struct LastWords {
-    event_loop: Option<crate::turning::Loop>,
+    event_loop: Option<Loop>,
     ran: Count,
 }
 
@@ -163,6 +162,6 @@ impl Drop for LastWords {
             ran.add();
             stopped.request_stop(false).unwrap();
         });
-        assert!(event_loop.post_alone(call, Place::Ordinary, Origin::Outside).is_ok());
+        assert!(post(&event_loop, None, call));
     }
 }

@@ -3,8 +3,7 @@
 use loom::thread;
 
 use crate::fake_poller::Files;
-use crate::turning::{Call, Count, Making, close, explore, join, remove, watch};
-use manyhands_core::event_loop::{Origin, Place};
+use crate::turning::{Call, Count, Making, close, explore, join, post, remove, watch};
 use manyhands_core::{RemovalReason, StrandState};
 
 /// T36, T45. When `pause` has waited, no handler is inside and none starts; and whoever told the kernel last, the
@@ -138,7 +137,7 @@ fn two_threads_race_for_a_strand_and_one_is_inside() {
                     stopped.request_stop(false).unwrap();
                 }
             });
-            assert!(event_loop.post(&strand, call, Place::Ordinary, Origin::Outside).is_ok());
+            assert!(post(&event_loop, Some(&strand), call));
         }
         for turner in turners {
             turner.join().unwrap();
@@ -165,7 +164,7 @@ fn run_races_the_close_of_its_strand_and_each_message_runs_or_comes_back() {
                 inside.add();
                 ran.add();
             });
-            assert!(event_loop.post(&strand, call, Place::Ordinary, Origin::Outside).is_ok());
+            assert!(post(&event_loop, Some(&strand), call));
         }
         let turner = {
             let (event_loop, ended) = (event_loop.clone(), ended.clone());

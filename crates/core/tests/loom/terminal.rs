@@ -3,8 +3,7 @@
 use loom::thread;
 
 use crate::fake_poller::Files;
-use crate::turning::{Call, Count, Making, close, explore, join};
-use manyhands_core::event_loop::{Origin, Place};
+use crate::turning::{Call, Count, Making, close, explore, join, post, post_terminal};
 
 /// T52. A post that was taken runs before the terminal message; one that was refused never runs.
 #[test]
@@ -25,7 +24,7 @@ fn post_races_the_terminal_message_and_is_refused_or_runs_before_it() {
                     assert_eq!(last.get(), 0, "after the terminal message");
                     ran.add();
                 });
-                event_loop.post(&strand, call, Place::Ordinary, Origin::Outside).is_ok()
+                post(&event_loop, Some(&strand), call)
             })
         };
         let call = {
@@ -35,7 +34,7 @@ fn post_races_the_terminal_message_and_is_refused_or_runs_before_it() {
                 stopped.request_stop(false).unwrap();
             })
         };
-        assert!(event_loop.post_terminal(&strand, Some(call), Origin::Outside).is_ok());
+        assert!(post_terminal(&event_loop, &strand, call));
         let taken = poster.join().unwrap();
         turner.join().unwrap();
         assert_eq!(last.get(), 1);
@@ -62,7 +61,7 @@ fn post_races_the_drain_and_is_refused_or_runs() {
             let (event_loop, strand, ran) = (event_loop.clone(), strand.clone(), ran.clone());
             thread::spawn(move || {
                 let call = Call::new(move || _ = ran.add());
-                event_loop.post(&strand, call, Place::Ordinary, Origin::Outside).is_ok()
+                post(&event_loop, Some(&strand), call)
             })
         };
         event_loop.request_stop(true).unwrap();

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use manyhands_core::poller::PollerKind;
-use manyhands_core::{Clock, EventLoop, Events, Item, JoinOptions, Next, Options, Payload, RemovalReason, Watch};
+use manyhands_core::{
+    Clock, EventLoop, Events, Item, JoinOptions, Next, Options, Origin, Payload, Place, RemovalReason, Strand, Watch,
+};
 
 use crate::fake_poller::Files;
 
@@ -31,6 +33,7 @@ impl Payload for Call {
 pub type Loop = Arc<EventLoop<Call>>;
 
 /// How a loop under test is made.
+#[derive(Clone, Copy)]
 pub struct Making {
     /// Whether two threads may run user code at once.
     pub parallel: bool,
@@ -92,6 +95,28 @@ pub fn join_with(event_loop: &Loop, ended: &Count, options: JoinOptions) {
     for _ in event_loop.leave(seat).1 {
         ended.add();
     }
+}
+
+/// Posts on a strand, or on none; whether the loop took it.
+pub fn post(event_loop: &Loop, strand: Option<&Arc<Strand<Call>>>, call: Call) -> bool {
+    let posted = match strand {
+        Some(strand) => event_loop.post(strand, call, Place::Ordinary, Origin::Outside),
+        None => event_loop.post_alone(call, Place::Ordinary, Origin::Outside),
+    };
+    match posted {
+        Ok(wake) => event_loop.wake(wake),
+        Err(_) => return false,
+    }
+    true
+}
+
+/// Posts the terminal message of a strand; whether the loop took it.
+pub fn post_terminal(event_loop: &Loop, strand: &Arc<Strand<Call>>, call: Call) -> bool {
+    match event_loop.post_terminal(strand, Some(call), Origin::Outside) {
+        Ok(wake) => event_loop.wake(wake),
+        Err(_) => return false,
+    }
+    true
 }
 
 /// Registers a watch for READ with this handler.
