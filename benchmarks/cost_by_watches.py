@@ -156,7 +156,7 @@ def _manyhands(tokens: Ring, poller: str) -> Callable[[float], object]:
 
     for fd in tokens.fds:
         loop.add(fd, mh.Events.READ, handle)
-    return lambda seconds: loop.join(seconds)
+    return lambda seconds: loop.join(seconds)  # noqa: PLW0108 - join() takes more
 
 
 def _select_module(tokens: Ring, poller: str) -> Callable[[float], object]:

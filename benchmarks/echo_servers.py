@@ -136,7 +136,7 @@ async def serve_protocol() -> None:
 
 
 def serve_asyncio(options: argparse.Namespace) -> None:
-    """asyncio's own loop."""
+    """Asyncio's own loop."""
     asyncio.run(serve_protocol())
 
 

@@ -149,7 +149,7 @@ def namespaces(shape: str, count: int) -> list[Names]:
 
 def _run_source(source: str) -> Names:
     names: Names = {}
-    exec(source, names)  # noqa: S102  (a text of this file; that it is compiled afresh is the point)
+    exec(source, names)
     return names
 
 

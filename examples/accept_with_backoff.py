@@ -79,7 +79,7 @@ class Listener:
         watch.strand.call_later(BACKOFF, watch.resume)
         if not self._short:
             self._short = True
-            self._tell(f"cannot accept: {error.strerror.lower()}; trying every {BACKOFF} s")
+            self._tell(f"cannot accept: {str(error.strerror).lower()}; trying every {BACKOFF} s")
 
     def _say_that_it_is_over(self) -> None:
         if self._short:

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
-from support import LONG, wait_until
 
 import manyhands as mh
 from manyhands import testing
+from support import LONG, wait_until
 
 OWN_THREADS = {"mh-monitor"}
 """Threads of the library that outlive a test by design, and end by themselves."""
@@ -34,6 +34,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if interval is not None:
         sys.setswitchinterval(interval)
     mh.EventLoop().close()  # opens what is the process's own for good: no test's leak
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember for `leak_line` whether the test itself failed."""
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 class Spawned:
@@ -73,6 +87,8 @@ def _threads() -> set[str]:
 
 
 def _descriptors() -> set[str]:
+    if "TSAN_OPTIONS" in os.environ:
+        return set()  # ThreadSanitizer opens some of its own at its first report
     found = set()
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -87,7 +103,7 @@ def leak_line(request: pytest.FixtureRequest) -> Iterator[None]:
     before = (_threads(), _descriptors(), testing.live_objects())
     yield
     # Frames of a failed test keep its objects alive: the failure itself is what counts then.
-    if sys.exc_info()[0] is not None:
+    if request.node.stash.get(FAILED, False):
         return
     request.node.funcargs.clear()  # pytest keeps what the fixtures gave, and so the loops, until after this
 
@@ -146,7 +162,7 @@ def spawn() -> Iterator[Callable[..., Spawned]]:
 
 @pytest.fixture
 def joined() -> Callable[..., contextlib.AbstractContextManager[list[threading.Thread]]]:
-    """`with joined(loop, n)`: n threads are in `join()`; at the end they are told to leave, and what they raised is raised."""
+    """Put n threads into `join()`: `with joined(loop, n)`; at the end they leave, and what they raised is raised."""
 
     @contextlib.contextmanager
     def join(loop: mh.EventLoop, n: int = 1) -> Iterator[list[threading.Thread]]:

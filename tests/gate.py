@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Self
 
 from support import LONG
 
@@ -18,7 +19,7 @@ class Gate:
         self._entered = threading.Event()
         self._opened = threading.Event()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -15,10 +15,10 @@ import threading
 from types import ModuleType
 
 import pytest
-from commands import EXAMPLES, START, run_example
-from support import LONG
 
+from commands import EXAMPLES, START, run_example
 from manyhands.testing import MockClock
+from support import LONG
 
 
 @pytest.fixture(scope="module")

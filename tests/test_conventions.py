@@ -60,9 +60,7 @@ MEMBERS = {
     "SignalWatch": "signum removed remove",
 }
 SIGNATURES = {
-    "EventLoop": (
-        "*, name='loop', poller='epoll', clock=None, on_error=None, slow_handler=0.1, handover=0.0002"
-    ),
+    "EventLoop": ("*, name='loop', poller='epoll', clock=None, on_error=None, slow_handler=0.1, handover=0.0002"),
     "EventLoop.join": "timeout=None, *, until_idle=False, wait_restart=False, max_handlers=None",
     "EventLoop.run_ready": "max_handlers=None",
     "EventLoop.request_stop": "*, drain=False",
@@ -128,6 +126,8 @@ FUNCTIONS += [
     for name in testing.__all__
     if inspect.isroutine(getattr(testing, name))
 ]
+
+
 def by_name(pairs: list[tuple[str, object]]) -> list:
     return [pytest.param(value, id=name) for name, value in pairs]
 
@@ -172,7 +172,9 @@ def test_all_lists_every_public_name_once(module):
 def test_a_class_has_the_members_that_are_promised(owner, members):
     """Methods, properties and attributes are there by their names."""
     cls = getattr(mh, owner)
-    assert [name for name in members.split() if not hasattr(cls, name) and name not in inspect.get_annotations(cls)] == []
+    assert [
+        name for name in members.split() if not hasattr(cls, name) and name not in inspect.get_annotations(cls)
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,9 @@ def test_help_of_the_loop_shows_every_method_with_its_parameters():
     for name in MEMBERS["EventLoop"].split():
         assert name in text
     for name, parameter in {"join": "timeout", "stop": "timeout", "add": "fd", "call_later": "delay"}.items():
-        assert re.search(rf"\b{name}\(\s*self,\s*(/,\s*)?{parameter}\b", text), f"{name} is shown without its parameters"
+        assert re.search(rf"\b{name}\(\s*self,\s*(/,\s*)?{parameter}\b", text), (
+            f"{name} is shown without its parameters"
+        )
     for word in ("Args:", "Returns:", "Raises:"):
         assert word in text
 

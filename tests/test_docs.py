@@ -158,3 +158,22 @@ def test_the_changelog_has_the_version() -> None:
     version = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]["package"]["version"]
     assert version == mh.__version__
     assert f"[{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_path_and_target_that_a_page_of_the_root_names_exists(name: str) -> None:
+    """Links to files, and `make` targets."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = [path for path in re.findall(r"\]\(([^)#]+)", text) if "://" not in path]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"(?:\$ |`)make ([\w-]+)", text)) <= targets
+
+
+def test_every_example_that_a_page_names_exists() -> None:
+    """`examples/x.py` in prose."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*PAGES, ROOT / "README.md"])
+    assert {
+        name for name in re.findall(r"examples/(\w+\.py)", text) if not (ROOT / "examples" / name).exists()
+    } == set()

@@ -12,10 +12,10 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
-from support import LONG, wait_until
 
 import manyhands as mh
 from manyhands.testing import MockClock, live_objects, wait_all_idle
+from support import LONG, wait_until
 
 
 class Payload:

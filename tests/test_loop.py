@@ -11,12 +11,12 @@ import threading
 import time
 
 import pytest
-from gate import Gate
-from support import LONG, wait_until
 
 import manyhands as mh
+from gate import Gate
 from manyhands import testing
 from manyhands.testing import hold, wait_all_idle
+from support import LONG, wait_until
 
 READ = mh.Events.READ
 

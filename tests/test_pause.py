@@ -9,10 +9,10 @@ import socket
 import threading
 
 import pytest
-from manyhands.testing import MockClock, hold, wait_all_idle
 
 import manyhands as mh
 from descriptors import is_armed
+from manyhands.testing import MockClock, hold, wait_all_idle
 from support import LONG, wait_until
 from turning import BRIEF
 

@@ -13,10 +13,10 @@ import sys
 import threading
 
 import pytest
-from support import LONG, wait_until
 
 import manyhands as mh
 from manyhands.testing import wait_all_idle
+from support import LONG, wait_until
 
 READ = mh.Events.READ
 
@@ -437,27 +437,38 @@ b.close()
 
 
 def test_request_stop_from_a_signal_handler_with_workers_joined(script):
-    """T94. Main and three workers are joined and busy; the signal handler stops them all, two hundred times."""
-    script("""
+    """T94. Main and three workers are joined and busy; the signal handler stops them all, a hundred times."""
+    script(
+        """
 loop = make_loop(handover=0)
 signal.signal(signal.SIGALRM, lambda *_: loop.request_stop())
 def again():
     loop.post(again)
 for _ in range(4):
     loop.post(again)
-for number in range(200):
-    workers = [thread(loop.join) for _ in range(3)]
+rounds = 100
+meet = threading.Barrier(4)
+def work():
+    for _ in range(rounds):
+        meet.wait(LONG)
+        loop.join()
+        meet.wait(LONG)
+workers = [thread(work) for _ in range(3)]
+for number in range(rounds):
+    meet.wait(LONG)
     signal.setitimer(signal.ITIMER_REAL, 0.002)
     loop.join()
     assert loop.wait(LONG)
-    for worker in workers:
-        worker.join(LONG)
-        assert not worker.is_alive()
+    meet.wait(LONG)
     assert loop.joined == 0
     loop.restart()
+for worker in workers:
+    worker.join(LONG)
 signal.setitimer(signal.ITIMER_REAL, 0)
 close_without_a_word(loop)
-""", timeout=120)
+""",
+        timeout=120,
+    )
 
 
 def test_other_calls_from_a_signal_handler(script):

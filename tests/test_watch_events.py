@@ -8,10 +8,10 @@ import socket
 import tempfile
 
 import pytest
-from manyhands.testing import wait_all_idle
 
 import manyhands as mh
 from descriptors import epoll_masks
+from manyhands.testing import wait_all_idle
 from support import LONG
 from turning import nothing
 

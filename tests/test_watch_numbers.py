@@ -8,10 +8,10 @@ import socket
 import threading
 
 import pytest
-from manyhands.testing import hold, wait_all_idle
 
 import manyhands as mh
 from descriptors import is_armed, move_to
+from manyhands.testing import hold, wait_all_idle
 from support import LONG
 from turning import Echo, batch_in_hand, nothing
 

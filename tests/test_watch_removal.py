@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from manyhands.testing import MockClock, hold, wait_all_idle
 
 import manyhands as mh
 from descriptors import epoll_masks, move_to
+from manyhands.testing import MockClock, hold, wait_all_idle
 from support import LONG, wait_until
 from turning import BRIEF, Echo, nothing
 

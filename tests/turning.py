@@ -7,9 +7,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from manyhands.testing import Hold, hold
-
 import manyhands as mh
+from manyhands.testing import Hold, hold
 from support import LONG
 
 BRIEF = 0.05

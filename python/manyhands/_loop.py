@@ -150,12 +150,9 @@ class EventLoop(_core.LoopCore):
             raise TypeError(f"max_handlers must be an int or None, and got {max_handlers!r}")
         if max_handlers is not None and max_handlers < 1:
             raise ValueError(f"max_handlers must be at least 1 (None for any number), and got {max_handlers}")
-        if not self.closed:
-            _monitor.look_after(self)
-        if _guards.on_main_thread() and not _core.is_lent() and not self.closed and not self.stopped:
-            with _guards.signals_held(self):
-                return self._join(timeout, until_idle, wait_restart, max_handlers, one_tick)
-        return self._join(timeout, until_idle, wait_restart, max_handlers, one_tick)
+        holds_signals = _guards.on_main_thread() and not _core.is_lent() and not self.closed and not self.stopped
+        with _monitor.looked_after(self), _guards.signals_held(self) if holds_signals else contextlib.nullcontext():
+            return self._join(timeout, until_idle, wait_restart, max_handlers, one_tick)
 
     def stop(self, timeout: float | None = None, *, drain: bool = False) -> bool:
         """Ask every joined thread to leave and wait until they have.

@@ -7,19 +7,22 @@ backs off to ten times that while nothing does, and ends when no loop is left.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import traceback
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from manyhands import _core, _guards
+from manyhands.errors import ManyhandsError
 
 if TYPE_CHECKING:
     from manyhands._loop import EventLoop
 
-__all__ = ["look_after"]
+__all__ = ["looked_after"]
 
 logger = logging.getLogger("manyhands.loop")
 
@@ -30,23 +33,29 @@ _IDLE = 10
 class _Monitor:
     def __init__(self) -> None:
         self.wake = threading.Condition(threading.Lock())
-        self.loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
+        # How many calls serve each loop. One that nobody serves stays until the next look: a program that calls
+        # run_ready() over and over wakes nobody.
+        self.loops: weakref.WeakKeyDictionary[EventLoop, int] = weakref.WeakKeyDictionary()
         self.thread: threading.Thread | None = None
         self.ending = False
         self.added = 0
 
     def add(self, loop: EventLoop) -> None:
         with self.wake:
-            self.loops.add(loop)
+            known = loop in self.loops
+            self.loops[loop] = self.loops.get(loop, 0) + 1
+            if known:
+                return
             self.added += 1
             if self.thread is None and not self.ending:
                 self.thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
                 self.thread.start()
             self.wake.notify()
 
-    def forget(self, loop: EventLoop) -> None:
+    def leave(self, loop: EventLoop) -> None:
         with self.wake:
-            self.loops.discard(loop)
+            if loop in self.loops:  # not in a child that a handler forked
+                self.loops[loop] -= 1
 
     def end(self) -> None:
         with self.wake:
@@ -66,16 +75,16 @@ class _Monitor:
             for loop in loops:
                 try:
                     busy |= _look(loop, reported)
-                except Exception:  # noqa: BLE001 - a loop that is closed or forked meanwhile needs no looking after
-                    self.forget(loop)
+                except ManyhandsError:  # closed meanwhile
                     continue
                 pause = min(pause, loop.slow_handler / 2)
-                if not loop.joined:
-                    self.forget(loop)
             # Hold none of them while it waits: they could not be collected.
             loops.clear()
             del loop
             with self.wake:
+                unserved = [loop for loop, calls in self.loops.items() if calls == 0]
+                while unserved:
+                    del self.loops[unserved.pop()]
                 if self.ending or not self.loops:
                     self.thread = None
                     return
@@ -118,9 +127,14 @@ def _report(loop: EventLoop, seat: _core.Seat) -> None:
 _monitor = _Monitor()
 
 
-def look_after(loop: EventLoop) -> None:
-    """Have the monitor look after a loop that is about to be joined."""
+@contextlib.contextmanager
+def looked_after(loop: EventLoop) -> Iterator[None]:
+    """While entered, the monitor looks after the loop: the calling thread is about to serve it."""
     _monitor.add(loop)
+    try:
+        yield
+    finally:
+        _monitor.leave(loop)
 
 
 def _fresh() -> None:

@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 import pytest
-from manyhands.testing import hold, wait_all_idle
 
 import manyhands as mh
 from descriptors import move_to, need_descriptors
+from manyhands.testing import hold, wait_all_idle
 from support import LONG
 
 READ, WRITE, PRIORITY = mh.Events.READ, mh.Events.WRITE, mh.Events.PRIORITY

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from manyhands.testing import wait_all_idle
 
 import manyhands as mh
 from descriptors import is_armed, move_to, need_descriptors
+from manyhands.testing import wait_all_idle
 from support import LONG
 
 READ = mh.Events.READ

@@ -91,6 +91,7 @@ impl ManualClock {
 
     /// Nanoseconds.
     pub fn now(&self) -> u64 {
+        // ORDER: Acquire; pairs with `advance` and `jump`.
         self.now.load(Ordering::Acquire)
     }
 
@@ -133,6 +134,7 @@ impl ManualClock {
         }
         match next {
             Some(when) if when > self.now() => {
+                // ORDER: AcqRel, as in `advance`; never back.
                 self.now.fetch_max(when, Ordering::AcqRel);
                 self.wake();
                 true

@@ -31,8 +31,8 @@ pub(crate) struct Remembered {
 }
 
 pub(crate) fn remember(numbers: [i32; 2]) -> Remembered {
-    let mut at = HEAD.load(Ordering::Acquire);
     // ORDER: Acquire on every pointer; pairs with the AcqRel push below.
+    let mut at = HEAD.load(Ordering::Acquire);
     // SAFETY: nodes come from `Box::leak` and are never freed.
     while let Some(node) = unsafe { at.as_ref() } {
         if !node.taken.swap(true, Ordering::AcqRel) {
@@ -46,10 +46,10 @@ pub(crate) fn remember(numbers: [i32; 2]) -> Remembered {
         numbers: numbers.map(AtomicI32::new),
         next: AtomicPtr::default(),
     }));
+    // ORDER: Acquire, AcqRel; the push publishes the node with its numbers to `remember` and `after_fork_in_child`.
     let mut head = HEAD.load(Ordering::Acquire);
     loop {
         node.next.store(head, Ordering::Relaxed);
-        // ORDER: AcqRel; publishes the node with its numbers to `remember` and `after_fork_in_child`.
         let raw = core::ptr::from_ref(node).cast_mut();
         match HEAD.compare_exchange(head, raw, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Remembered { node, epoch: epoch() },
@@ -61,6 +61,7 @@ pub(crate) fn remember(numbers: [i32; 2]) -> Remembered {
 impl Descriptors {
     fn set(&self, numbers: [i32; 2]) {
         for (slot, number) in self.numbers.iter().zip(numbers) {
+            // ORDER: Release; pairs with the swap in `after_fork_in_child`.
             slot.store(number, Ordering::Release);
         }
     }
@@ -71,6 +72,7 @@ impl Drop for Remembered {
         // In a child the node was freed by `after_fork_in_child` and may be a new loop's.
         if self.epoch == epoch() {
             self.node.set([-1; 2]);
+            // ORDER: Release; pairs with the swap in `remember`: the next owner's numbers come after these.
             self.node.taken.store(false, Ordering::Release);
         }
     }
@@ -80,6 +82,7 @@ impl Drop for Remembered {
 pub fn after_fork_in_child() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
     counters::forget_all();
+    // ORDER: as in `remember`; the child has one thread, and sees what the forking thread saw.
     let mut at = HEAD.load(Ordering::Acquire);
     // SAFETY: as in `remember`.
     while let Some(node) = unsafe { at.as_ref() } {
@@ -91,6 +94,7 @@ pub fn after_fork_in_child() {
                 unsafe { rustix::io::close(fd) };
             }
         }
+        // ORDER: as in `Drop` and `remember`.
         node.taken.store(false, Ordering::Release);
         at = node.next.load(Ordering::Acquire);
     }

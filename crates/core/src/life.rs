@@ -128,11 +128,14 @@ impl<P: Payload> EventLoop<P> {
         drop((messages, urgent, terminal, ready));
         let watches: Vec<_> =
             self.watches.lock().iter().filter_map(|(_, record)| Some(record.as_ref()?.watch.clone())).collect();
-        let finished = watches.iter().filter_map(|watch| self.end_watch(watch, RemovalReason::LoopClosed)).collect();
+        let end = |watch| self.end_watch(watch, RemovalReason::LoopClosed);
+        let mut finished: Vec<_> = watches.iter().filter_map(end).collect();
         let strands: Vec<_> = self.strands.lock().iter().map(|(_, strand)| strand.clone()).collect();
         for strand in strands {
             let closed = self.close_strand(&strand, None);
             lost += closed.messages.len();
+            // A watch that was being added when the watches were collected.
+            finished.extend(closed.finished);
         }
         let mut timers = self.timers.lock();
         let cancelled: Vec<P> = timers.tokens().into_iter().filter_map(|token| timers.cancel(token)).collect();

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::event_loop::EventLoop;
 use crate::hub::{Ready, Wake};
 use crate::slots::Token;
-use crate::state::{Mode, Phase, RemovalReason, Schedule, StrandState, StrandWord};
+use crate::state::{Life, Mode, Phase, RemovalReason, Schedule, StrandState, StrandWord};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, thread_number};
 use crate::watch::{Finished, Occupant, Watch};
@@ -312,10 +312,12 @@ impl<P: Payload> EventLoop<P> {
         }
         let watches = body.watches();
         drop(body);
+        let reason =
+            if self.life() == Life::Closed { RemovalReason::LoopClosed } else { RemovalReason::StrandClosed };
         let cancelled = self.timers.lock().cancel_all(strand);
         drop(cancelled);
         let watches: Vec<_> = watches.into_iter().filter_map(|token| self.watch(token)).collect();
-        let finished = watches.iter().filter_map(|watch| self.end_watch(watch, RemovalReason::StrandClosed)).collect();
+        let finished = watches.iter().filter_map(|watch| self.end_watch(watch, reason)).collect();
         self.settle_strand(strand, strand.body.lock());
         finished
     }

@@ -22,7 +22,7 @@ use crate::slots::Token;
 use crate::state::watch::{FINISHED, PAUSED, PENDING, REMOVED, UNREGISTERED};
 use crate::state::{Life, Mode, RemovalReason, Schedule};
 use crate::strand::{Body, Entry, Inside, Strand};
-use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard, thread_number};
 
 /// One descriptor's registration. Made by [`EventLoop::add`].
@@ -38,18 +38,33 @@ pub struct Watch<P: Payload> {
     pending: AtomicU32,
     /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
     reason: AtomicU8,
+    /// The thread that holds its `Finished`, 0 for none: whoever waits for the end of the watch waits for the paying too.
+    /// GUARDED BY `strand.body`.
+    payer: AtomicU64,
     _counted: Counted,
 }
 
-/// A watch that has ended: its payload, and whatever is owed to it, go back to the seam, exactly once.
+/// A watch that has ended: its payload, and whatever is owed to it, go back to the seam, exactly once. Whoever waits for
+/// the watch to end waits until this is dropped.
 #[must_use]
 pub struct Finished<P: Payload> {
     /// The watch.
     pub watch: Arc<Watch<P>>,
-    /// What the loop carried for it.
-    pub payload: P,
+    /// What the loop carried for it; to be taken.
+    pub payload: Option<P>,
     /// Why it ended.
     pub reason: RemovalReason,
+}
+
+impl<P: Payload> Drop for Finished<P> {
+    fn drop(&mut self) {
+        let strand = &self.watch.strand;
+        let body = strand.body.lock();
+        self.watch.payer.store(0, Ordering::Relaxed);
+        if body.waiters > 0 {
+            strand.vacated.notify_all();
+        }
+    }
 }
 
 /// A watch just registered, and the one it displaced.
@@ -135,10 +150,11 @@ impl<P: Payload> Watch<P> {
             Inside::Timer => self.strand.own && self.has(REMOVED),
             Inside::Nobody | Inside::Message => false,
         };
-        match (inside, body.thread == thread_number()) {
-            (false, _) => Occupant::Nobody,
-            (true, true) => Occupant::Me,
-            (true, false) => Occupant::Other,
+        let thread = if inside { body.thread } else { self.payer.load(Ordering::Relaxed) };
+        match thread {
+            0 => Occupant::Nobody,
+            thread if thread == thread_number() => Occupant::Me,
+            _ => Occupant::Other,
         }
     }
 }
@@ -186,8 +202,14 @@ impl<P: Payload> EventLoop<P> {
             Err(_) if self.hub.life() == Life::Closed => Error::Closed,
             Err(error) => error,
         };
-        drop(self.end_watch(&watch, RemovalReason::Removed));
-        Err(refused.into())
+        match self.end_watch(&watch, RemovalReason::Removed) {
+            Some(finished) => {
+                drop(finished);
+                Err(refused.into())
+            }
+            // Its strand or its loop was closed after it had been taken, and pays what is owed to it.
+            None => Ok((watch, None)),
+        }
     }
 
     /// The table entry comes before the kernel's: an event that is reported at once must find it.
@@ -208,6 +230,7 @@ impl<P: Payload> EventLoop<P> {
             interest: AtomicU32::new(events.0),
             pending: AtomicU32::new(0),
             reason: AtomicU8::new(0),
+            payer: AtomicU64::new(0),
             _counted: Counted::new(Kind::Watches),
         });
         let refused = match make(&watch) {
@@ -216,14 +239,16 @@ impl<P: Payload> EventLoop<P> {
                 let mut body = watch.strand.body.lock();
                 if body.word.mode == Mode::Open {
                     body.attach(token);
-                    drop(body);
+                    // Under the strand's lock: a strand that closes now finds the watch in the table.
                     if let Some(record) = self.watches.lock().get_mut(token) {
                         *record = Some(Record { watch: watch.clone(), payload });
                     }
+                    drop(body);
                     return Ok(watch);
                 }
                 drop(body);
-                Error::StrandClosed.into()
+                // A strand of its own was closed with the loop.
+                if self.hub.life() == Life::Closed { Error::Closed.into() } else { Error::StrandClosed.into() }
             }
         };
         self.watches.lock().remove(token);
@@ -233,6 +258,10 @@ impl<P: Payload> EventLoop<P> {
 
     fn register(&self, watch: &Arc<Watch<P>>, events: Events) -> Result<Option<Arc<Watch<P>>>, Error> {
         let mut number = self.numbers.lock(watch.fd);
+        if let Some(reason) = watch.removed() {
+            // It ended before it could be registered: `end_watch` sets the word first, then comes for the number.
+            return Err(Error::WatchRemoved { reason });
+        }
         self.poller().add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
         // ADD succeeded although the table names another: that one's descriptor is gone, and it must never touch this
         // number again.
@@ -369,11 +398,13 @@ impl<P: Payload> EventLoop<P> {
             return None;
         }
         watch.set(FINISHED);
+        watch.payer.store(thread_number(), Ordering::Relaxed);
         body.detach(watch.token);
         drop(body);
         let record = self.watches.lock().remove(watch.token).flatten();
         self.settle_strand(&watch.strand, watch.strand.body.lock());
-        record.map(|Record { watch, payload }| Finished { reason: watch.reason(), watch, payload })
+        let payload = record.map(|record| record.payload);
+        Some(Finished { reason: watch.reason(), watch: watch.clone(), payload })
     }
 
     /// Who is inside its handler now.

@@ -13,7 +13,7 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyInt, PyTuple, PyType};
 
 use crate::attach::{self, Lent};
 use crate::clock::ManualClock;
@@ -31,6 +31,8 @@ pub type CoreSeat = manyhands_core::Seat<Carried>;
 #[pyclass(frozen, subclass, weakref, module = "manyhands._core")]
 pub struct LoopCore {
     opened: OnceLock<(Arc<Core>, String)>,
+    /// Its own class: see `__traverse__`.
+    class: OnceLock<Py<PyType>>,
     errors: AtomicU64,
 }
 
@@ -81,9 +83,9 @@ impl LoopCore {
     }
 
     /// A watch has ended: closes its source and hands out its final callbacks; a failure of that is reported.
-    pub fn pay(owner: &Bound<'_, Self>, finished: Finished<Carried>) {
+    pub fn pay(owner: &Bound<'_, Self>, mut finished: Finished<Carried>) {
         let py = owner.py();
-        let Carried::Watch(watch) = finished.payload else { return };
+        let Some(Carried::Watch(watch)) = finished.payload.take() else { return };
         if let Err(error) = Watch::pay(watch.bind(py), finished.reason) {
             let hook = watch.get().source.clone_ref(py);
             let subject = run::Subject { watch: Some(watch.bind(py).clone()), ..run::Subject::default() };
@@ -266,20 +268,20 @@ impl LoopCore {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { opened: OnceLock::new(), errors: AtomicU64::new(0) }
+        Self { opened: OnceLock::new(), class: OnceLock::new(), errors: AtomicU64::new(0) }
     }
 
     /// Make the core; called once by `EventLoop.__init__`.
     #[pyo3(signature = (name, poller, clock, parallel, handover))]
     fn _open(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         name: String,
         poller: &str,
         clock: Option<PyRef<'_, ManualClock>>,
         parallel: bool,
         handover: f64,
     ) -> PyResult<()> {
+        let (this, py) = (slf.get(), slf.py());
         let handover = attach::duration("handover", handover)?;
         let poller = PollerKind::parse(poller).ok_or_else(|| {
             PyValueError::new_err(format!("poller must be \"epoll\", \"poll\" or \"select\", and got {poller:?}"))
@@ -287,7 +289,8 @@ impl LoopCore {
         let clock = clock.map_or(Clock::Monotonic, |clock| Clock::Manual(clock.clock.clone()));
         let core = Core::new(Options { poller, clock, parallel, handover })
             .map_err(|error| errors::raise(py, error, &About { name: &name, ..About::default() }))?;
-        self.opened
+        _ = this.class.set(slf.get_type().unbind());
+        this.opened
             .set((core, name))
             .map_err(|_| PyRuntimeError::new_err("EventLoop.__init__ was called twice"))
     }
@@ -805,6 +808,12 @@ impl LoopCore {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // An instance of a class that was made at run time refers to it, and CPython leaves showing that to the base
+        // class; PyO3 does not do it. So it is shown here: once for the instance, once for the field.
+        if let Some(class) = self.class.get() {
+            visit.call(class)?;
+            visit.call(class)?;
+        }
         let Some((core, _)) = self.opened.get() else { return Ok(()) };
         // In a forked child a lock may be taken for ever: what was inherited is not looked at.
         if core.check_fork().is_err() {

@@ -40,33 +40,48 @@ fn post_one_of_two(event_loop: &Loop, ran: &Count) {
     assert!(post(event_loop, None, call));
 }
 
-/// T19, T51. Two messages that need each other: the second must reach the parked follower, on its way to park or there.
+/// T19, T51. Two messages that need each other, twice: the second of each pair must reach the other thread, on its way to
+/// park, parked, or parked again.
 #[test]
 fn the_followers_park_races_a_post_and_both_messages_run() {
     explore("park of the follower against post", || {
         let files = Files::open(0);
         let event_loop = Making::EAGER.on(&files);
-        let (ended, met) = (Count::default(), [Gate::new(), Gate::new()]);
+        let ended = Count::default();
         let turners: Vec<_> = (0..2)
             .map(|_| {
                 let (event_loop, ended) = (event_loop.clone(), ended.clone());
                 thread::spawn(move || join(&event_loop, &ended))
             })
             .collect();
-        for mine in 0..2 {
-            let (met, stopped) = (met.clone(), event_loop.clone());
-            let call = Call::new(move || {
-                met[mine].open();
-                met[1 - mine].pass();
-                stopped.request_stop(false).unwrap();
-            });
-            assert!(post(&event_loop, None, call));
-        }
+        let met = Gate::new();
+        let first = met.clone();
+        post_a_pair(&event_loop, move || first.open());
+        met.pass();
+        let stopped = event_loop.clone();
+        post_a_pair(&event_loop, move || stopped.request_stop(false).unwrap());
         for turner in turners {
             turner.join().unwrap();
         }
         close(&event_loop, &ended);
     });
+}
+
+/// Two messages, each of which waits until the other runs; the first goes on with `then`.
+fn post_a_pair(event_loop: &Loop, then: impl Fn() + Send + Sync + 'static) {
+    let met = [Gate::new(), Gate::new()];
+    let other = met.clone();
+    let call = Call::new(move || {
+        other[1].open();
+        other[0].pass();
+    });
+    let first = Call::new(move || {
+        met[0].open();
+        met[1].pass();
+        then();
+    });
+    assert!(post(event_loop, None, first));
+    assert!(post(event_loop, None, call));
 }
 
 /// T22. A watch added while the leader is on its way into the poller is served.
@@ -101,7 +116,7 @@ fn the_leaders_park_races_an_add_and_the_watch_is_served() {
 fn leave_races_a_post_and_the_other_thread_runs_it() {
     explore("leave against post", || {
         let files = Files::open(0);
-        let event_loop = Making::EAGER.on(&files);
+        let event_loop = Making::LAZY.on(&files);
         let (ended, ran) = (Count::default(), Count::default());
         let brief = {
             let (event_loop, ended) = (event_loop.clone(), ended.clone());

@@ -4,7 +4,7 @@ use loom::thread;
 
 use crate::fake_poller::Files;
 use crate::turning::{Call, Count, Making, close, explore, join, post, remove, watch};
-use manyhands_core::{RemovalReason, StrandState};
+use manyhands_core::{Error, Events, RemovalReason, StrandState};
 
 /// T36, T45. When `pause` has waited, no handler is inside and none starts; and whoever told the kernel last, the
 /// pause or the re-arm, it is not armed.
@@ -16,15 +16,14 @@ fn run_races_pause_and_nothing_runs_after_the_wait() {
         let (ended, paused, ran) = (Count::default(), Count::default(), Count::default());
         files.write(0);
         let handler = {
-            let (paused, ran) = (paused.clone(), ran.clone());
+            let (files, paused, ran) = (files.clone(), paused.clone(), ran.clone());
             move || {
                 assert_eq!(paused.get(), 0, "a handler after the pause");
-                thread::yield_now();
-                assert_eq!(paused.get(), 0, "a handler beside the end of the pause");
-                // The world is as ready as before: it is the pause that ends this.
-                if ran.add() > 2 {
-                    thread::yield_now();
+                // Once more after this, if nobody pauses it.
+                if ran.add() == 2 {
+                    files.read(0);
                 }
+                assert_eq!(paused.get(), 0, "a handler beside the end of the pause");
             }
         };
         let watched = watch(&event_loop, 0, handler);
@@ -51,10 +50,13 @@ fn pause_races_resume_and_the_watch_is_served() {
         let event_loop = Making::EAGER.on(&files);
         let ended = Count::default();
         let watched = {
-            let (files, stopped) = (files.clone(), event_loop.clone());
+            let (files, stopped, ran) = (files.clone(), event_loop.clone(), Count::default());
             watch(&event_loop, 0, move || {
-                files.read(0);
-                stopped.request_stop(false).unwrap();
+                // The second run depends on the re-arm after the first.
+                if ran.add() == 2 {
+                    files.read(0);
+                    stopped.request_stop(false).unwrap();
+                }
             })
         };
         let pauser = {
@@ -84,10 +86,10 @@ fn run_races_remove_and_the_end_is_told_once() {
         let (ended, removed) = (Count::default(), Count::default());
         files.write(0);
         let watched = {
-            let removed = removed.clone();
+            let (files, removed) = (files.clone(), removed.clone());
             watch(&event_loop, 0, move || {
                 assert_eq!(removed.get(), 0, "a handler after the removal");
-                thread::yield_now();
+                files.read(0);
                 assert_eq!(removed.get(), 0, "a handler beside the end of the removal");
             })
         };
@@ -130,7 +132,6 @@ fn two_threads_race_for_a_strand_and_one_is_inside() {
             let (inside, ran, stopped) = (inside.clone(), ran.clone(), event_loop.clone());
             let call = Call::new(move || {
                 assert_eq!(inside.add() % 2, 1, "two inside");
-                thread::yield_now();
                 assert_eq!(ran.add(), turn, "out of order");
                 assert_eq!(inside.add() % 2, 0, "two inside");
                 if turn == 2 {
@@ -160,16 +161,17 @@ fn run_races_the_close_of_its_strand_and_each_message_runs_or_comes_back() {
             let (inside, ran) = (inside.clone(), ran.clone());
             let call = Call::new(move || {
                 inside.add();
-                thread::yield_now();
-                inside.add();
                 ran.add();
+                inside.add();
             });
             assert!(post(&event_loop, Some(&strand), call));
         }
-        let turner = {
-            let (event_loop, ended) = (event_loop.clone(), ended.clone());
-            thread::spawn(move || join(&event_loop, &ended))
-        };
+        let turners: Vec<_> = (0..2)
+            .map(|_| {
+                let (event_loop, ended) = (event_loop.clone(), ended.clone());
+                thread::spawn(move || join(&event_loop, &ended))
+            })
+            .collect();
         let on_closed = {
             let (inside, told, stopped) = (inside.clone(), told.clone(), event_loop.clone());
             Call::new(move || {
@@ -179,10 +181,47 @@ fn run_races_the_close_of_its_strand_and_each_message_runs_or_comes_back() {
             })
         };
         let closed = event_loop.close_strand(&strand, Some(on_closed));
-        turner.join().unwrap();
+        for turner in turners {
+            turner.join().unwrap();
+        }
         assert_eq!(ran.get() + closed.messages.len(), 2);
         assert_eq!(told.get(), 1);
         assert_eq!(event_loop.strand_view(&strand).state, StrandState::Closed);
         close(&event_loop, &ended);
+    });
+}
+
+/// An `add` on a strand that is being closed is refused, or taken and ended by the close: never a watch on a closed
+/// strand, never a registration that nobody owns.
+#[test]
+fn add_races_the_close_of_its_strand_and_ends_with_it() {
+    explore("add against close of the strand", || {
+        let files = Files::open(1);
+        let event_loop = Making::EAGER.on(&files);
+        let ended = Count::default();
+        let strand = event_loop.strand(None, None).unwrap();
+        let adder = {
+            let (event_loop, strand) = (event_loop.clone(), strand.clone());
+            thread::spawn(move || {
+                let call = Call::nothing();
+                let added = event_loop.add(0, Events::READ, Some(strand), |_| Ok::<_, Error>(call));
+                added.map(|(watch, _)| watch)
+            })
+        };
+        let closed = event_loop.close_strand(&strand, None);
+        match adder.join().unwrap() {
+            Ok(watch) => {
+                assert_eq!(watch.removed(), Some(RemovalReason::StrandClosed));
+                assert_eq!(closed.finished.len(), 1);
+            }
+            Err(error) => {
+                assert_eq!(error, Error::StrandClosed);
+                assert!(closed.finished.is_empty());
+            }
+        }
+        assert_eq!(files.registered(0), None);
+        drop(closed);
+        close(&event_loop, &ended);
+        assert_eq!(ended.get(), 0, "nothing is left for the close of the loop");
     });
 }

@@ -4,7 +4,7 @@ use loom::thread;
 
 use crate::fake_poller::Files;
 use crate::turning::{Call, Count, Making, close, explore, join, join_with, post};
-use manyhands_core::{Error, Events, JoinOptions, Life};
+use manyhands_core::{Error, Events, JoinOptions, Life, RemovalReason};
 
 /// T1, T2, T13. Two threads join while a third stops the loop: before, in the poller, parked, or never in.
 #[test]
@@ -89,7 +89,7 @@ fn idle_races_the_last_handler_and_the_waiter_leaves_after_it() {
             let call = {
                 let ran = ran.clone();
                 Call::new(move || {
-                    thread::yield_now();
+                    ran.add();
                     ran.add();
                 })
             };
@@ -99,7 +99,7 @@ fn idle_races_the_last_handler_and_the_waiter_leaves_after_it() {
                 thread::spawn(move || join(&event_loop, &ended))
             };
             join_with(&event_loop, &ended, JoinOptions { until_idle: true, ..JoinOptions::default() });
-            assert_eq!(ran.get(), 1, "left before the handler had ended");
+            assert_eq!(ran.get(), 2, "left before the handler had ended");
             event_loop.request_stop(false).unwrap();
             turner.join().unwrap();
             close(&event_loop, &ended);
@@ -164,7 +164,7 @@ fn add_races_close_and_nothing_stays_registered() {
         close(&event_loop, &ended);
         match adder.join().unwrap() {
             Ok(watch) => {
-                assert!(watch.removed().is_some(), "a watch of a closed loop");
+                assert_eq!(watch.removed(), Some(RemovalReason::LoopClosed));
                 assert_eq!(ended.get(), 1);
             }
             Err(error) => assert_eq!(error, Error::Closed),

@@ -1,7 +1,7 @@
 //! What the seam does, in a few lines: a loop of closures, and the thread that turns it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use manyhands_core::poller::PollerKind;
@@ -59,17 +59,26 @@ impl Making {
     }
 }
 
-/// Counts what happened. Plain std atomics: what the tests count with is not what they explore.
-#[derive(Clone, Default)]
-pub struct Count(Arc<AtomicUsize>);
+/// Counts what happened. Under a mutex of loom's: it reorders only what it knows to conflict, so an order that a test
+/// asserts must be one that it sees.
+#[derive(Clone)]
+pub struct Count(Arc<loom::sync::Mutex<usize>>);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(Arc::new(loom::sync::Mutex::new(0)))
+    }
+}
 
 impl Count {
     pub fn add(&self) -> usize {
-        self.0.fetch_add(1, Ordering::SeqCst) + 1
+        let mut count = self.0.lock().unwrap();
+        *count += 1;
+        *count
     }
 
     pub fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
+        *self.0.lock().unwrap()
     }
 }
 
