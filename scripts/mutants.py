@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target" / "mutants"
 TREE = WORK / "tree"
 SOURCES = "crates/core/src"
-LIMIT = {"loom": 120, "core": 120, "python": 90}
+LIMIT = {"loom": 120, "core": 120, "python": 45}
 """Seconds that the tests of one mutant may take; each takes a few when it passes."""
 BUILD_LIMIT = 900
 

@@ -117,7 +117,7 @@ def leak_line(request: pytest.FixtureRequest) -> Iterator[None]:
         )
 
     try:
-        wait_until(clean, timeout=3.0)
+        wait_until(clean, timeout=0.3 * LONG)
     except TimeoutError:
         left = (_threads() - before[0], _descriptors() - before[1], testing.live_objects())
         pytest.fail(f"left behind: threads {left[0]}, descriptors {left[1]}, live objects {left[2]}")
@@ -162,7 +162,10 @@ def spawn() -> Iterator[Callable[..., Spawned]]:
 
 @pytest.fixture
 def joined() -> Callable[..., contextlib.AbstractContextManager[list[threading.Thread]]]:
-    """Put n threads into `join()`: `with joined(loop, n)`; at the end they leave, and what they raised is raised."""
+    """Put n threads into `join()`; at the end of the block they are told to leave, and what they raised is raised.
+
+    As in `with joined(loop, 2) as threads:`.
+    """
 
     @contextlib.contextmanager
     def join(loop: mh.EventLoop, n: int = 1) -> Iterator[list[threading.Thread]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 PRELUDE = """
-import gc, os, signal, socket, sys, threading, time, traceback, warnings
+import gc, logging, os, signal, socket, sys, threading, time, traceback, warnings
+logging.getLogger("manyhands").setLevel(logging.ERROR)  # on a busy machine a handler may well be slow
 warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on CPython warns of any fork with threads about
 import manyhands as mh
 

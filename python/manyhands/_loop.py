@@ -200,8 +200,12 @@ class EventLoop(_core.LoopCore):
         _check_timeout(timeout)
         if self.closed:
             return
-        self.request_stop()
-        if not self.wait(timeout):
+        try:
+            self.request_stop()
+            left = self.wait(timeout)
+        except LoopClosed:  # another thread closed it meanwhile
+            return
+        if not left:
             raise TimeoutError(
                 f"loop {self.name!r} was not closed: a handler still runs after {timeout} s\n{self.dump()}"
             )
@@ -227,8 +231,10 @@ class EventLoop(_core.LoopCore):
         if self._opened and not self.closed:
             _warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             # Sources that were added with close=True are closed; final callbacks of a forgotten loop do not run.
-            with contextlib.suppress(Exception):
+            try:  # noqa: SIM105 - at interpreter exit a module that would do it may be gone
                 self._close()
+            except Exception:  # noqa: BLE001, S110 - a finalizer can tell nobody
+                pass
 
     # Signals.
 

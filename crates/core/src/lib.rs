@@ -55,12 +55,12 @@ pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use event_loop::{EventLoop, Options};
 pub use poller::{Events, PollerKind};
-pub use slots::Token;
-pub use state::{Life, RemovalReason, StrandState};
-pub use strand::Strand;
 pub use post::{Origin, Place, Refused};
 pub use seat::{JoinOptions, Seat, TimerNext};
 pub use sight::Stats;
+pub use slots::Token;
+pub use state::{Life, RemovalReason, StrandState};
+pub use strand::Strand;
 pub use turn::{Item, Next};
 pub use watch::Watch;
 

@@ -231,8 +231,7 @@ pub trait Poller: Send + Sync {
     ///
     /// # Errors
     /// Only if the poller itself is broken (its descriptors were closed): not to be tried again.
-    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>)
-    -> Result<usize, PollError>;
+    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>) -> Result<usize, PollError>;
 
     /// Would a `wait` that does not block report something? Takes nothing from it, and does not count a wake. Two
     /// calls at once may answer yes for a wake.

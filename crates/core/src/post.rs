@@ -75,12 +75,7 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// Puts the last message on a strand: earlier ones run, later ones are refused.
-    pub fn post_terminal(
-        &self,
-        strand: &Arc<Strand<P>>,
-        payload: Option<P>,
-        from: Origin,
-    ) -> Result<Wake, Refused<P>> {
+    pub fn post_terminal(&self, strand: &Arc<Strand<P>>, payload: Option<P>, from: Origin) -> Result<Wake, Refused<P>> {
         if let Err(error) = self.check_taking(from) {
             return Err(Refused { error, payload });
         }
@@ -195,4 +190,3 @@ fn taking(life: Life, from: Origin) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
-

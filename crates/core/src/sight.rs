@@ -131,7 +131,8 @@ impl<P: Payload> Sleeper for EventLoop<P> {
         if hub.seats.is_empty() {
             return Waits::Nobody;
         }
-        let waiting = matches!(hub.lead, Lead::Polling { blocking: true, .. }) && hub.parked.len() + 1 == hub.seats.len();
+        let waiting =
+            matches!(hub.lead, Lead::Polling { blocking: true, .. }) && hub.parked.len() + 1 == hub.seats.len();
         if !waiting || hub.poller_woken || !hub.quiet() || hub.waking.is_some() {
             return Waits::Busy;
         }

@@ -43,9 +43,8 @@ impl<P: Payload> EventLoop<P> {
         let Some((readable, previous)) = *signals else { return };
         let mut bytes = [0u8; 64];
         // SAFETY: `release_signals` takes the numbers out under this lock before the seam closes them.
-        let (readable, previous) = unsafe {
-            (BorrowedFd::borrow_raw(readable), (previous >= 0).then(|| BorrowedFd::borrow_raw(previous)))
-        };
+        let (readable, previous) =
+            unsafe { (BorrowedFd::borrow_raw(readable), (previous >= 0).then(|| BorrowedFd::borrow_raw(previous))) };
         while let Ok(count @ 1..) = rustix::io::read(readable, &mut bytes) {
             if let Some(previous) = previous {
                 // A full pipe is readable already, which is all that its owner needs.

@@ -312,8 +312,7 @@ impl<P: Payload> EventLoop<P> {
         }
         let watches = body.watches();
         drop(body);
-        let reason =
-            if self.life() == Life::Closed { RemovalReason::LoopClosed } else { RemovalReason::StrandClosed };
+        let reason = if self.life() == Life::Closed { RemovalReason::LoopClosed } else { RemovalReason::StrandClosed };
         let cancelled = self.timers.lock().cancel_all(strand);
         drop(cancelled);
         let watches: Vec<_> = watches.into_iter().filter_map(|token| self.watch(token)).collect();

@@ -4,14 +4,13 @@
 //! nothing [`EventLoop::wait`] (detached) leads or parks. So the core never calls out, and what is between two polls is
 //! in the run queue, where every other joined thread can see it.
 
-
 use crate::Payload;
 use crate::clock::monotonic;
 use crate::event_loop::EventLoop;
-use crate::seat::{Current, Seat, TimerNext};
 use crate::hub::{BUCKETS, Lead, Ready, SeatShared, State, Wake};
 use crate::points::reach;
 use crate::poller::Events;
+use crate::seat::{Current, Seat, TimerNext};
 use crate::slots::Token;
 use crate::state::{Begin, Life, RemovalReason, Schedule};
 use crate::strand::{Entry, Inside, Strand};
@@ -384,7 +383,6 @@ impl<P: Payload> EventLoop<P> {
         }
     }
 }
-
 
 /// Counts a handler and its time.
 fn record(seat: &SeatShared, nanoseconds: u64) {

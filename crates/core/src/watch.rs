@@ -414,18 +414,13 @@ impl<P: Payload> EventLoop<P> {
 
     /// Detached. Waits until nobody else is inside, or the watch was resumed; false after `timeout`.
     pub fn wait_vacant(&self, watch: &Watch<P>, timeout: Option<Duration>) -> bool {
-        let settled = |body: &Body<P>| {
-            watch.occupant(body) != Occupant::Other || (!watch.has(PAUSED) && !watch.has(REMOVED))
-        };
+        let settled =
+            |body: &Body<P>| watch.occupant(body) != Occupant::Other || (!watch.has(PAUSED) && !watch.has(REMOVED));
         Self::wait_body(&watch.strand, timeout, settled)
     }
 
     /// Detached. Waits on a strand until `settled`; false after `timeout`.
-    pub(crate) fn wait_body(
-        strand: &Strand<P>,
-        timeout: Option<Duration>,
-        settled: impl Fn(&Body<P>) -> bool,
-    ) -> bool {
+    pub(crate) fn wait_body(strand: &Strand<P>, timeout: Option<Duration>, settled: impl Fn(&Body<P>) -> bool) -> bool {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut body = strand.body.lock();
         loop {

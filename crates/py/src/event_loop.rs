@@ -151,9 +151,8 @@ impl LoopCore {
         let py = callback.py();
         let payload = Carried::Call(Call::new(source, callback, args)?);
         let core = self.core()?;
-        let wake = core
-            .post_alone(payload, place, self.origin())
-            .map_err(|Refused { error, .. }| self.raise(py, error))?;
+        let wake =
+            core.post_alone(payload, place, self.origin()).map_err(|Refused { error, .. }| self.raise(py, error))?;
         Self::wake(py, core, wake);
         Ok(())
     }
@@ -218,7 +217,9 @@ fn limit(value: &Bound<'_, PyAny>) -> PyResult<usize> {
     }
     match value.extract::<usize>() {
         Ok(limit @ 1..) => Ok(limit),
-        _ => Err(PyValueError::new_err(format!("max_pending must be at least 1 (None for any number), and got {value}"))),
+        _ => {
+            Err(PyValueError::new_err(format!("max_pending must be at least 1 (None for any number), and got {value}")))
+        }
     }
 }
 
@@ -255,9 +256,9 @@ fn descriptor(source: &Bound<'_, PyAny>) -> PyResult<i32> {
         });
     }
     let fileno = source.getattr("fileno").map_err(|_| match source.repr() {
-        Ok(repr) => PyTypeError::new_err(format!(
-            "fd must be a descriptor number or an object with fileno(), and got {repr}"
-        )),
+        Ok(repr) => {
+            PyTypeError::new_err(format!("fd must be a descriptor number or an object with fileno(), and got {repr}"))
+        }
         Err(error) => error,
     })?;
     fileno.call0()?.extract()
@@ -290,9 +291,7 @@ impl LoopCore {
         let core = Core::new(Options { poller, clock, parallel, handover })
             .map_err(|error| errors::raise(py, error, &About { name: &name, ..About::default() }))?;
         _ = this.class.set(slf.get_type().unbind());
-        this.opened
-            .set((core, name))
-            .map_err(|_| PyRuntimeError::new_err("EventLoop.__init__ was called twice"))
+        this.opened.set((core, name)).map_err(|_| PyRuntimeError::new_err("EventLoop.__init__ was called twice"))
     }
 
     /// Whether `_open` has run.
@@ -513,7 +512,9 @@ impl LoopCore {
                     context,
                     name: name.map(Bound::unbind),
                     on_error: on_error.map(Bound::unbind),
-                    late: Mutex::new((late.strand.is_some() || late.close || !late.on_removed.is_empty()).then(|| Box::new(late))),
+                    late: Mutex::new(
+                        (late.strand.is_some() || late.close || !late.on_removed.is_empty()).then(|| Box::new(late)),
+                    ),
                 };
                 Py::new(py, object)
             });
@@ -540,7 +541,11 @@ impl LoopCore {
                     Carried::Watch(watch) => Some(watch.into_bound(py).into_any()),
                     Carried::Call(_) => None,
                 });
-                errors::raise(py, error, &About { name: this.name(), fd: number, strand: strand.map(Bound::into_any), watch })
+                errors::raise(
+                    py,
+                    error,
+                    &About { name: this.name(), fd: number, strand: strand.map(Bound::into_any), watch },
+                )
             })),
             (Ok(_), None) => Err(PyRuntimeError::new_err("the core made no watch")),
         }
@@ -612,9 +617,7 @@ impl LoopCore {
                 Some(Carried::Call(Call::new("terminal", callback, args)?))
             }
         };
-        self.core()?
-            .drain_with_terminal(payload, self.origin())
-            .map_err(|Refused { error, .. }| self.raise(py, error))
+        self.core()?.drain_with_terminal(payload, self.origin()).map_err(|Refused { error, .. }| self.raise(py, error))
     }
 
     /// Run `callback(*args)` in `delay` seconds, 0 or more, never early, on a strand of its own.
@@ -678,11 +681,7 @@ impl LoopCore {
     /// Raises:
     ///     LoopClosed: it was closed.
     #[pyo3(signature = (*, name = None, max_pending = None))]
-    fn strand(
-        slf: &Bound<'_, Self>,
-        name: Option<String>,
-        max_pending: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Strand> {
+    fn strand(slf: &Bound<'_, Self>, name: Option<String>, max_pending: Option<Bound<'_, PyAny>>) -> PyResult<Strand> {
         let this = slf.get();
         let max_pending = max_pending.as_ref().map(limit).transpose()?;
         let strand = this.core()?.strand(name.clone(), max_pending).map_err(|error| this.raise(slf.py(), error))?;

@@ -30,7 +30,8 @@ mod _core {
     use crate::event_loop::{LoopCore, Seat};
     #[pymodule_export]
     use crate::points::{
-        HoldPoint, after_fork_in_child, is_lent, live_objects, point_names, points_compiled, set_thread_name, strand_table,
+        HoldPoint, after_fork_in_child, is_lent, live_objects, point_names, points_compiled, set_thread_name,
+        strand_table,
     };
     #[pymodule_export]
     use crate::strand::Strand;

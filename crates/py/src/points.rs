@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use crate::attach;
 
 #[derive(Default)]
+#[cfg_attr(not(feature = "points"), expect(dead_code, reason = "the hook reads what is to be held"))]
 struct Hold {
     name: String,
     after: usize,

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicU64;
 
-
 use manyhands_core::{Events, Item, TimerNext};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;

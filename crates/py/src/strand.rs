@@ -263,12 +263,7 @@ impl Strand {
 }
 
 impl Strand {
-    fn put(
-        slf: &Bound<'_, Self>,
-        callback: Bound<'_, PyAny>,
-        args: Bound<'_, PyTuple>,
-        place: Place,
-    ) -> PyResult<()> {
+    fn put(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>, place: Place) -> PyResult<()> {
         callable("callback", &callback)?;
         let this = slf.get();
         let owner = this.owner.get();

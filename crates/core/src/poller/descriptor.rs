@@ -60,9 +60,7 @@ impl Identity {
     /// ever, which would be a spinning loop instead of an error.
     pub(super) fn of_pollable(fd: RawFd) -> Result<Self, PollError> {
         match Self::look(fd)? {
-            (_, FileType::RegularFile | FileType::Directory | FileType::BlockDevice) => {
-                Err(PollError::NotPollable)
-            }
+            (_, FileType::RegularFile | FileType::Directory | FileType::BlockDevice) => Err(PollError::NotPollable),
             (identity, _) => Ok(identity),
         }
     }
@@ -71,10 +69,7 @@ impl Identity {
     #[allow(clippy::useless_conversion)]
     fn look(fd: RawFd) -> Result<(Self, FileType), PollError> {
         let stat = rustix::fs::fstat(borrow(fd)?)?;
-        let identity = Self {
-            device: stat.st_dev.into(),
-            inode: stat.st_ino.into(),
-        };
+        let identity = Self { device: stat.st_dev.into(), inode: stat.st_ino.into() };
         Ok((identity, FileType::from_raw_mode(stat.st_mode)))
     }
 }
@@ -88,10 +83,7 @@ pub(super) struct OwnDescriptor {
 
 impl OwnDescriptor {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self {
-            fd: ManuallyDrop::new(fd),
-            process: std::process::id(),
-        }
+        Self { fd: ManuallyDrop::new(fd), process: std::process::id() }
     }
 
     pub(super) fn raw(&self) -> RawFd {

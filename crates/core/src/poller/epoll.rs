@@ -35,12 +35,7 @@ impl Epoll {
     pub(super) fn open() -> Result<Self, PollError> {
         let epoll = OwnDescriptor::new(epoll::create(CreateFlags::CLOEXEC)?);
         let wake = Wake::open()?;
-        epoll::add(
-            &epoll,
-            &wake,
-            EventData::new_u64(WAKE),
-            EventFlags::IN | EventFlags::ET,
-        )?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
         Ok(Self { epoll, wake })
     }
 
@@ -55,12 +50,7 @@ impl Epoll {
 impl Poller for Epoll {
     fn add(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
         debug_assert_ne!(token, WAKE);
-        Ok(epoll::add(
-            &self.epoll,
-            borrow(fd)?,
-            EventData::new_u64(token),
-            flags(events, mode),
-        )?)
+        Ok(epoll::add(&self.epoll, borrow(fd)?, EventData::new_u64(token), flags(events, mode))?)
     }
 
     fn modify(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
@@ -85,11 +75,7 @@ impl Poller for Epoll {
         }
     }
 
-    fn wait(
-        &self,
-        out: &mut Vec<PollEvent>,
-        timeout: Option<Duration>,
-    ) -> Result<usize, PollError> {
+    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>) -> Result<usize, PollError> {
         let timeout = timespec(timeout.map(|timeout| timeout.min(LONGEST)));
         let mut buffer = [const { MaybeUninit::<epoll::Event>::uninit() }; MAX_EVENTS];
         let ready = match epoll::wait(&self.epoll, &mut buffer, timeout.as_ref()) {
@@ -104,10 +90,7 @@ impl Poller for Epoll {
             match data.u64() {
                 // The edge is consumed by now, which is what "emptied before the bit is cleared" means here.
                 WAKE => self.wake.settle(),
-                token => out.push(PollEvent {
-                    token,
-                    events: reported(flags),
-                }),
+                token => out.push(PollEvent { token, events: reported(flags) }),
             }
         }
         Ok(out.len() - before)

@@ -54,11 +54,7 @@ impl State {
         behind
             .chain(before)
             .filter(|(_, registration)| registration.armed)
-            .map(|(&fd, registration)| Wanted {
-                fd,
-                events: registration.events,
-                change: registration.change,
-            })
+            .map(|(&fd, registration)| Wanted { fd, events: registration.events, change: registration.change })
             .collect()
     }
 }
@@ -78,10 +74,7 @@ pub(super) struct Interest {
 
 impl Interest {
     pub(super) fn open() -> Result<Self, PollError> {
-        Ok(Self {
-            state: Mutex::default(),
-            wake: Wake::open()?,
-        })
+        Ok(Self { state: Mutex::default(), wake: Wake::open()? })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -89,44 +82,21 @@ impl Interest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(
-        &self,
-        fd: RawFd,
-        token: u64,
-        events: Events,
-        mode: Mode,
-    ) -> Result<(), PollError> {
+    pub(super) fn add(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
         let identity = Identity::of_pollable(fd)?;
         let mut state = self.lock();
-        if state
-            .registrations
-            .get(&fd)
-            .is_some_and(|old| old.identity == identity)
-        {
+        if state.registrations.get(&fd).is_some_and(|old| old.identity == identity) {
             return Err(PollError::Exists);
         }
         let change = state.next_change();
         let once = mode != Mode::Level;
-        let registration = Registration {
-            token,
-            events,
-            once,
-            armed: true,
-            change,
-            identity,
-        };
+        let registration = Registration { token, events, once, armed: true, change, identity };
         state.registrations.insert(fd, registration);
         self.changed(state);
         Ok(())
     }
 
-    pub(super) fn modify(
-        &self,
-        fd: RawFd,
-        token: u64,
-        events: Events,
-        mode: Mode,
-    ) -> Result<(), PollError> {
+    pub(super) fn modify(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
         self.change(fd, |registration| {
             registration.token = token;
             registration.events = events;
@@ -150,11 +120,7 @@ impl Interest {
         let mut state = self.lock();
         let removed = state.registrations.remove(&fd).ok_or(PollError::Missing)?;
         self.changed(state);
-        if identity == Ok(removed.identity) {
-            Ok(())
-        } else {
-            Err(PollError::Missing)
-        }
+        if identity == Ok(removed.identity) { Ok(()) } else { Err(PollError::Missing) }
     }
 
     fn change(&self, fd: RawFd, apply: impl FnOnce(&mut Registration)) -> Result<(), PollError> {
@@ -229,10 +195,7 @@ impl State {
         let token = registration.token;
         if Identity::of(wanted.fd) != Ok(registration.identity) {
             self.registrations.remove(&wanted.fd);
-            return Some(PollEvent {
-                token,
-                events: Events::GONE,
-            });
+            return Some(PollEvent { token, events: Events::GONE });
         }
         if events.is_empty() {
             return None;
@@ -283,13 +246,7 @@ mod tests {
         interest.add(fd, 2, Events::READ, Mode::Level).unwrap();
         assert_eq!(finish(&interest, &asked), []);
         let asked = interest.begin();
-        assert_eq!(
-            finish(&interest, &asked),
-            [PollEvent {
-                token: 2,
-                events: Events::READ
-            }]
-        );
+        assert_eq!(finish(&interest, &asked), [PollEvent { token: 2, events: Events::READ }]);
     }
 
     #[test]

@@ -25,9 +25,7 @@ pub(super) struct Poll {
 
 impl Poll {
     pub(super) fn open() -> Result<Self, PollError> {
-        Ok(Self {
-            interest: Interest::open()?,
-        })
+        Ok(Self { interest: Interest::open()? })
     }
 }
 
@@ -48,11 +46,7 @@ impl Poller for Poll {
         self.interest.delete(fd)
     }
 
-    fn wait(
-        &self,
-        out: &mut Vec<PollEvent>,
-        timeout: Option<Duration>,
-    ) -> Result<usize, PollError> {
+    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>) -> Result<usize, PollError> {
         let wake = &self.interest.wake;
         let wanted = self.interest.begin();
         let mut fds = asked(&wanted);
@@ -60,10 +54,7 @@ impl Poller for Poll {
         let answered = poll(&mut fds, timespec(timeout).as_ref());
         let woken = fds.pop().map_or(PollFlags::empty(), |last| last.revents());
         let ready = answered.is_ok_and(|count| count > 0);
-        let answers = wanted
-            .iter()
-            .zip(&fds)
-            .filter(|(_, fd)| ready && !fd.revents().is_empty());
+        let answers = wanted.iter().zip(&fds).filter(|(_, fd)| ready && !fd.revents().is_empty());
         let answers = answers.map(|(&wanted, fd)| (wanted, reported(fd.revents())));
         let count = self.interest.finish(answers, out);
         match answered {
@@ -99,11 +90,11 @@ impl Poller for Poll {
 fn asked(wanted: &[Wanted]) -> Vec<PollFd<'static>> {
     let mut fds = Vec::with_capacity(wanted.len() + 1); // one more for the eventfd
     // `borrow` refuses negative numbers only, and none of those was ever registered.
-    fds.extend(wanted.iter().filter_map(|wanted| {
-        borrow(wanted.fd)
-            .ok()
-            .map(|fd| PollFd::from_borrowed_fd(fd, flags(wanted.events)))
-    }));
+    fds.extend(
+        wanted
+            .iter()
+            .filter_map(|wanted| borrow(wanted.fd).ok().map(|fd| PollFd::from_borrowed_fd(fd, flags(wanted.events)))),
+    );
     fds
 }
 

@@ -49,11 +49,7 @@ impl Poller for Select {
         self.interest.delete(fd)
     }
 
-    fn wait(
-        &self,
-        out: &mut Vec<PollEvent>,
-        timeout: Option<Duration>,
-    ) -> Result<usize, PollError> {
+    fn wait(&self, out: &mut Vec<PollEvent>, timeout: Option<Duration>) -> Result<usize, PollError> {
         let wake = &self.interest.wake;
         let wanted = self.interest.begin();
         let mut sets = Sets::new(&wanted);
@@ -61,9 +57,7 @@ impl Poller for Select {
         match sets.select(timeout) {
             Ok(answers) => {
                 let ready = wanted.iter().map(|&wanted| (wanted, answers.of(wanted.fd)));
-                let count = self
-                    .interest
-                    .finish(ready.filter(|(_, events)| !events.is_empty()), out);
+                let count = self.interest.finish(ready.filter(|(_, events)| !events.is_empty()), out);
                 if !answers.of(wake.raw()).is_empty() {
                     wake.drain();
                 }
@@ -78,11 +72,7 @@ impl Poller for Select {
             }
             Err(error) => {
                 self.interest.finish([], out);
-                if error == Errno::INTR {
-                    Ok(0)
-                } else {
-                    Err(error.into())
-                }
+                if error == Errno::INTR { Ok(0) } else { Err(error.into()) }
             }
         }
     }
@@ -114,11 +104,7 @@ impl Poller for Select {
 
 fn refuse_large(fd: RawFd) -> Result<(), PollError> {
     let limit = LIMIT as RawFd;
-    if fd < limit {
-        Ok(())
-    } else {
-        Err(PollError::TooLarge { limit })
-    }
+    if fd < limit { Ok(()) } else { Err(PollError::TooLarge { limit }) }
 }
 
 /// The three sets that go in and come back.
@@ -136,12 +122,7 @@ struct Answers([u8; LIMIT]);
 impl Sets {
     fn new(wanted: &[Wanted]) -> Self {
         let empty = [FdSetElement::default(); ELEMENTS];
-        let mut sets = Self {
-            read: empty,
-            write: empty,
-            priority: empty,
-            bound: 0,
-        };
+        let mut sets = Self { read: empty, write: empty, priority: empty, bound: 0 };
         for wanted in wanted {
             sets.insert(wanted.fd, wanted.events);
         }
@@ -150,11 +131,9 @@ impl Sets {
 
     /// Every number here has passed `refuse_large` and is not negative, so that the index is in range.
     fn insert(&mut self, fd: RawFd, events: Events) {
-        for (set, event) in [
-            (&mut self.read, Events::READ),
-            (&mut self.write, Events::WRITE),
-            (&mut self.priority, Events::PRIORITY),
-        ] {
+        for (set, event) in
+            [(&mut self.read, Events::READ), (&mut self.write, Events::WRITE), (&mut self.priority, Events::PRIORITY)]
+        {
             if events.contains(event) {
                 fd_set_insert(set, fd);
             }
@@ -171,11 +150,9 @@ impl Sets {
         // is ready is ever asked of it. The sets are long enough for `bound`.
         unsafe { select(self.bound, read, write, priority, timeout.as_ref()) }?;
         let mut answers = Answers([0; LIMIT]);
-        for (set, event) in [
-            (&self.read, Events::READ),
-            (&self.write, Events::WRITE),
-            (&self.priority, Events::PRIORITY),
-        ] {
+        for (set, event) in
+            [(&self.read, Events::READ), (&self.write, Events::WRITE), (&self.priority, Events::PRIORITY)]
+        {
             for fd in FdSetIter::new(set) {
                 answers.0[fd as usize] |= event.bits() as u8;
             }

@@ -23,10 +23,7 @@ pub(super) struct Wake {
 impl Wake {
     pub(super) fn open() -> Result<Self, PollError> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            fd: OwnDescriptor::new(fd),
-            pending: AtomicBool::new(false),
-        })
+        Ok(Self { fd: OwnDescriptor::new(fd), pending: AtomicBool::new(false) })
     }
 
     pub(super) fn raw(&self) -> RawFd {

@@ -93,16 +93,20 @@ pub fn join_with(event_loop: &Loop, ended: &Count, options: JoinOptions) {
     loop {
         match event_loop.next(&mut seat) {
             Next::Run(Item::Watch(_, call, _)) => (call.0)(),
-            Next::Run(
-                Item::Message(call) | Item::Terminal(call) | Item::Completion(call) | Item::Timer(call),
-            ) => (call.0)(),
-            Next::Finished(_) => _ = ended.add(),
+            Next::Run(Item::Message(call) | Item::Terminal(call) | Item::Completion(call) | Item::Timer(call)) => {
+                (call.0)()
+            }
+            Next::Finished(finished) => {
+                ended.add();
+                drop(finished);
+            }
             Next::Wait => event_loop.wait(&mut seat),
             Next::Leave => break,
         }
     }
-    for _ in event_loop.leave(seat).1 {
+    for finished in event_loop.leave(seat).1 {
         ended.add();
+        drop(finished);
     }
 }
 
@@ -135,12 +139,16 @@ pub fn watch(event_loop: &Loop, fd: i32, handler: impl Fn() + Send + Sync + 'sta
     added.unwrap_or_else(|error| panic!("{error:?}")).0
 }
 
-/// What `remove()` of the seam does: ends it, waits for who is inside, counts its end.
+/// What `remove()` of the seam does: ends it, pays if that is its part, waits for who is inside or pays. When it returns,
+/// the end has been told.
 pub fn remove(event_loop: &Loop, watch: &Arc<Watch<Call>>, ended: &Count) {
-    if event_loop.end_watch(watch, RemovalReason::Removed).is_some() {
+    let finished = event_loop.end_watch(watch, RemovalReason::Removed);
+    if finished.is_some() {
         ended.add();
     }
+    drop(finished);
     assert!(event_loop.wait_vacant(watch, None));
+    assert_eq!(ended.get(), 1, "ends told when a removal has waited");
 }
 
 /// Breaks the loop's cycles after a test, and asserts what holds of every loop that everybody has left.

@@ -26,14 +26,8 @@ for_every_poller!(
 fn a_negative_number_is_refused_by_every_call(kind: PollerKind) {
     let poller = opened(kind);
     for fd in [-1, -100, i32::MIN] {
-        assert_eq!(
-            poller.add(fd, 1, Events::READ, Mode::Level),
-            Err(PollError::BadDescriptor)
-        );
-        assert_eq!(
-            poller.modify(fd, 1, Events::READ, Mode::Level),
-            Err(PollError::BadDescriptor)
-        );
+        assert_eq!(poller.add(fd, 1, Events::READ, Mode::Level), Err(PollError::BadDescriptor));
+        assert_eq!(poller.modify(fd, 1, Events::READ, Mode::Level), Err(PollError::BadDescriptor));
         assert_eq!(poller.disarm(fd, 1), Err(PollError::BadDescriptor));
         assert_eq!(poller.delete(fd), Err(PollError::BadDescriptor));
     }
@@ -42,10 +36,7 @@ fn a_negative_number_is_refused_by_every_call(kind: PollerKind) {
 fn a_closed_number_is_refused(kind: PollerKind) {
     let poller = opened(kind);
     let number = closed_number();
-    assert_eq!(
-        poller.add(number, 1, Events::READ, Mode::Level),
-        Err(PollError::BadDescriptor)
-    );
+    assert_eq!(poller.add(number, 1, Events::READ, Mode::Level), Err(PollError::BadDescriptor));
     assert_eq!(now(&*poller), []);
 }
 
@@ -71,10 +62,7 @@ fn a_second_add_is_refused_and_the_first_stays(kind: PollerKind) {
 fn what_is_not_registered_is_missing(kind: PollerKind) {
     let (poller, (a, _b)) = (opened(kind), pair());
     let fd = a.as_raw_fd();
-    assert_eq!(
-        poller.modify(fd, 1, Events::READ, Mode::Level),
-        Err(PollError::Missing)
-    );
+    assert_eq!(poller.modify(fd, 1, Events::READ, Mode::Level), Err(PollError::Missing));
     assert_eq!(poller.disarm(fd, 1), Err(PollError::Missing));
     assert_eq!(poller.delete(fd), Err(PollError::Missing));
 }
@@ -107,11 +95,7 @@ fn a_descriptor_closed_before_the_wait_is_reported_gone_once(kind: PollerKind) {
     assert_eq!(now(&*poller), []);
     add(&*poller, &a, 2, Events::READ, Mode::Level);
     send(&b);
-    assert_eq!(
-        now(&*poller),
-        [event(2, Events::READ)],
-        "the others are served as before"
-    );
+    assert_eq!(now(&*poller), [event(2, Events::READ)], "the others are served as before");
 }
 
 fn a_number_reused_before_the_wait_is_reported_gone_once(kind: PollerKind) {
@@ -119,11 +103,7 @@ fn a_number_reused_before_the_wait_is_reported_gone_once(kind: PollerKind) {
     add(&*poller, &own, 1, Events::READ, Mode::Level);
     send(&b);
     reuse(&mut own, &a);
-    assert_eq!(
-        now(&*poller),
-        gone_unless_epoll(kind),
-        "not READ, which is the new owner's"
-    );
+    assert_eq!(now(&*poller), gone_unless_epoll(kind), "not READ, which is the new owner's");
     assert_eq!(now(&*poller), []);
 }
 
@@ -156,15 +136,8 @@ fn a_closed_number_is_not_there_to_modify_disarm_and_delete(kind: PollerKind) {
         (poller, own.as_raw_fd())
     };
     let (poller, fd) = closed();
-    assert_eq!(
-        poller.modify(fd, 1, Events::READ, Mode::Level),
-        Err(PollError::BadDescriptor)
-    );
-    assert_eq!(
-        now(&*poller),
-        [],
-        "whoever heard BadDescriptor needs no GONE"
-    );
+    assert_eq!(poller.modify(fd, 1, Events::READ, Mode::Level), Err(PollError::BadDescriptor));
+    assert_eq!(now(&*poller), [], "whoever heard BadDescriptor needs no GONE");
     let (poller, fd) = closed();
     assert_eq!(poller.disarm(fd, 1), Err(PollError::BadDescriptor));
     let (poller, fd) = closed();
@@ -194,10 +167,7 @@ fn a_number_beyond_fd_setsize_is_too_large_for_select_only(kind: PollerKind) {
     match kind {
         PollerKind::Select => {
             assert_eq!(added, Err(PollError::TooLarge { limit: 1024 }));
-            assert_eq!(
-                poller.modify(fd, 1, Events::READ, Mode::Level),
-                Err(PollError::Missing)
-            );
+            assert_eq!(poller.modify(fd, 1, Events::READ, Mode::Level), Err(PollError::Missing));
             assert_eq!(poller.delete(fd), Err(PollError::Missing));
             assert_eq!(now(&*poller), []);
         }
@@ -211,14 +181,7 @@ fn a_number_beyond_fd_setsize_is_too_large_for_select_only(kind: PollerKind) {
 fn allow_numbers_up_to(number: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < number) {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(number),
-                maximum,
-            },
-        )
-        .unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum }).unwrap();
     }
 }
 
@@ -235,9 +198,6 @@ fn a_poller_is_found_by_its_name_only() {
 #[test]
 fn events_print_their_names() {
     assert_eq!(format!("{:?}", Events::NONE), "NONE");
-    assert_eq!(
-        format!("{:?}", Events::READ | Events::HANGUP),
-        "READ|HANGUP"
-    );
+    assert_eq!(format!("{:?}", Events::READ | Events::HANGUP), "READ|HANGUP");
     assert_eq!(format!("{:?}", Events(64 + 2)), "WRITE|0x40");
 }

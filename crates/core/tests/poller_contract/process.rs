@@ -36,11 +36,7 @@ fn is_open(fd: RawFd) -> bool {
 }
 
 fn owned(poller: &dyn Poller) -> Vec<RawFd> {
-    poller
-        .raw_fds()
-        .into_iter()
-        .filter(|&fd| fd != -1)
-        .collect()
+    poller.raw_fds().into_iter().filter(|&fd| fd != -1).collect()
 }
 
 fn it_waits_in_its_own_system_call(kind: PollerKind) {
@@ -93,11 +89,7 @@ fn a_signal_ends_the_wait_without_an_error(kind: PollerKind) {
 fn its_descriptors_are_closed_with_it(kind: PollerKind) {
     // Counted in a child, where no other test opens anything.
     let status = in_a_child(|| {
-        let count = || {
-            std::fs::read_dir("/proc/self/fd")
-                .map(Iterator::count)
-                .unwrap_or(0)
-        };
+        let count = || std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0);
         let before = count();
         let poller = opened(kind);
         let owned = owned(&*poller);
@@ -140,17 +132,9 @@ fn a_forked_child_that_drops_it_leaves_the_numbers_alone(kind: PollerKind) {
         drop(unsafe { std::ptr::read(parents) });
         numbers.iter().all(|&fd| is_open(fd))
     });
-    assert_eq!(
-        status,
-        Some(0),
-        "the child still had the numbers after the drop"
-    );
+    assert_eq!(status, Some(0), "the child still had the numbers after the drop");
     send(&b);
-    assert_eq!(
-        now(&*poller),
-        [event(1, Events::READ)],
-        "the parent's registration is untouched"
-    );
+    assert_eq!(now(&*poller), [event(1, Events::READ)], "the parent's registration is untouched");
 }
 
 /// The exit status of a forked child that runs `check`: 0 for true.

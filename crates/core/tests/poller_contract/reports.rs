@@ -43,13 +43,7 @@ fn a_condition_is_reported_under_its_token(kind: PollerKind) {
 
 fn nothing_is_reported_while_nothing_is_so(kind: PollerKind) {
     let (poller, (a, _b)) = (opened(kind), pair());
-    add(
-        &*poller,
-        &a,
-        1,
-        Events::READ | Events::PRIORITY,
-        Mode::Level,
-    );
+    add(&*poller, &a, 1, Events::READ | Events::PRIORITY, Mode::Level);
     assert_eq!(now(&*poller), []);
 }
 
@@ -67,13 +61,9 @@ fn only_what_was_asked_for_is_reported(kind: PollerKind) {
     send(&b);
     add(&*poller, &a, 1, Events::WRITE, Mode::Level);
     assert_eq!(now(&*poller), [event(1, Events::WRITE)]);
-    poller
-        .modify(a.as_raw_fd(), 1, Events::READ | Events::WRITE, Mode::Level)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 1, Events::READ | Events::WRITE, Mode::Level).unwrap();
     assert_eq!(now(&*poller), [event(1, Events::READ | Events::WRITE)]);
-    poller
-        .modify(a.as_raw_fd(), 1, Events::PRIORITY, Mode::Level)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 1, Events::PRIORITY, Mode::Level).unwrap();
     assert_eq!(now(&*poller), []);
 }
 
@@ -96,9 +86,7 @@ fn one_shot_is_reported_once_until_it_is_armed_again(kind: PollerKind) {
         assert_eq!(now(&*poller), [event(1, Events::READ)]);
         send(&b);
         assert_eq!(now(&*poller), []);
-        poller
-            .modify(a.as_raw_fd(), 1, Events::READ, Mode::OneShot)
-            .unwrap();
+        poller.modify(a.as_raw_fd(), 1, Events::READ, Mode::OneShot).unwrap();
     }
 }
 
@@ -114,9 +102,7 @@ fn an_edge_is_reported_once_and_again_when_armed(kind: PollerKind) {
         PollerKind::Poll | PollerKind::Select => vec![], // no edges: it is a one-shot there
     };
     assert_eq!(now(&*poller), more);
-    poller
-        .modify(a.as_raw_fd(), 1, Events::READ, Mode::Edge)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 1, Events::READ, Mode::Edge).unwrap();
     assert_eq!(now(&*poller), [event(1, Events::READ)]);
 }
 
@@ -124,9 +110,7 @@ fn modify_replaces_token_and_events(kind: PollerKind) {
     let (poller, (a, b)) = (opened(kind), pair());
     add(&*poller, &a, 1, Events::READ, Mode::Level);
     send(&b);
-    poller
-        .modify(a.as_raw_fd(), 2, Events::WRITE, Mode::OneShot)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 2, Events::WRITE, Mode::OneShot).unwrap();
     assert_eq!(now(&*poller), [event(2, Events::WRITE)]);
     assert_eq!(now(&*poller), []);
 }
@@ -138,9 +122,7 @@ fn a_disarmed_descriptor_is_silent_until_modify(kind: PollerKind) {
     send(&b);
     assert_eq!(now(&*poller), []);
     assert_eq!(poller.ready(), Ok(false));
-    poller
-        .modify(a.as_raw_fd(), 1, Events::READ, Mode::Level)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 1, Events::READ, Mode::Level).unwrap();
     assert_eq!(now(&*poller), [event(1, Events::READ)]);
 }
 
@@ -155,9 +137,7 @@ fn a_disarmed_descriptor_whose_peer_closed_does_not_repeat_itself(kind: PollerKi
     };
     assert_eq!(now(&*poller), first);
     assert_eq!(now(&*poller), []);
-    poller
-        .modify(a.as_raw_fd(), 1, Events::READ, Mode::Level)
-        .unwrap();
+    poller.modify(a.as_raw_fd(), 1, Events::READ, Mode::Level).unwrap();
     let seen = match kind {
         PollerKind::Select => Events::READ,
         PollerKind::Epoll | PollerKind::Poll => Events::READ | Events::HANGUP,
@@ -221,13 +201,9 @@ fn reports_are_appended(kind: PollerKind) {
 fn a_full_batch_has_256_reports_and_later_ones_go_round(kind: PollerKind) {
     // Three of this test at once would have more open than a usual limit allows.
     static MANY_DESCRIPTORS: Mutex<()> = Mutex::new(());
-    let _alone = MANY_DESCRIPTORS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _alone = MANY_DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner);
     let poller = opened(kind);
-    let ready: Vec<_> = (0..300)
-        .map(|_| eventfd(1, EventfdFlags::CLOEXEC).unwrap())
-        .collect();
+    let ready: Vec<_> = (0..300).map(|_| eventfd(1, EventfdFlags::CLOEXEC).unwrap()).collect();
     for (token, fd) in (0..).zip(&ready) {
         add(&*poller, fd, token, Events::READ, Mode::Level);
     }

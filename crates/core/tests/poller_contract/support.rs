@@ -41,9 +41,7 @@ pub fn now(poller: &dyn Poller) -> Vec<PollEvent> {
 
 pub fn within(poller: &dyn Poller, timeout: Duration) -> Vec<PollEvent> {
     let mut out = Vec::new();
-    let count = poller
-        .wait(&mut out, Some(timeout))
-        .expect("the poller waits");
+    let count = poller.wait(&mut out, Some(timeout)).expect("the poller waits");
     assert_eq!(count, out.len(), "wait returns how many it appended");
     out
 }
@@ -60,9 +58,7 @@ pub fn event(token: u64, events: Events) -> PollEvent {
 }
 
 pub fn add(poller: &dyn Poller, fd: &impl AsRawFd, token: u64, events: Events, mode: Mode) {
-    poller
-        .add(fd.as_raw_fd(), token, events, mode)
-        .expect("registered");
+    poller.add(fd.as_raw_fd(), token, events, mode).expect("registered");
 }
 
 /// A duplicate of `fd` under a number that no other test uses, and that nothing else in the process is given: the
@@ -105,11 +101,7 @@ pub fn blocked_in(thread: i32) -> Option<i64> {
 
 /// The system calls that wait: epoll_pwait, ppoll, pselect6 (the classic ones are these, with one argument less).
 pub const fn waits_in(kind: PollerKind) -> i64 {
-    let (epoll, poll, select) = if cfg!(target_arch = "x86_64") {
-        (281, 271, 270)
-    } else {
-        (22, 73, 72)
-    };
+    let (epoll, poll, select) = if cfg!(target_arch = "x86_64") { (281, 271, 270) } else { (22, 73, 72) };
     match kind {
         PollerKind::Epoll => epoll,
         PollerKind::Poll => poll,

@@ -64,11 +64,7 @@ fn a_wait_lasts_as_long_as_its_timeout(kind: PollerKind) {
         let timeout = Duration::from_micros(microseconds);
         let start = Instant::now();
         assert_eq!(within(&*poller, timeout), []);
-        assert!(
-            start.elapsed() >= timeout,
-            "{:?} of {timeout:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() >= timeout, "{:?} of {timeout:?}", start.elapsed());
     }
     // Beyond what the kernel's types hold: not an error.
     for endless in [Duration::from_secs(1 << 40), Duration::MAX] {
@@ -105,10 +101,7 @@ fn many_wakes_end_one_wait(kind: PollerKind) {
     ended(&*poller);
     let start = Instant::now();
     assert_eq!(within(&*poller, SHORT), []);
-    assert!(
-        start.elapsed() >= SHORT,
-        "a second wait was ended by the same wakes"
-    );
+    assert!(start.elapsed() >= SHORT, "a second wait was ended by the same wakes");
 }
 
 fn a_wake_with_a_full_counter_does_not_block_and_is_not_lost(kind: PollerKind) {
@@ -176,11 +169,7 @@ fn hear_every_round(poller: &dyn Poller, said: &[AtomicU64], heard: &AtomicU64) 
     let mut round = 0;
     while round < ROUNDS {
         ended(poller);
-        round = said
-            .iter()
-            .map(|word| word.load(Ordering::Relaxed))
-            .min()
-            .unwrap();
+        round = said.iter().map(|word| word.load(Ordering::Relaxed)).min().unwrap();
         heard.store(round, Ordering::Release);
     }
 }
@@ -188,9 +177,7 @@ fn hear_every_round(poller: &dyn Poller, said: &[AtomicU64], heard: &AtomicU64) 
 fn an_add_takes_effect_for_the_wait_in_progress(kind: PollerKind) {
     let (poller, (a, b)) = (opened(kind), pair());
     send(&b);
-    let out = during_a_wait(kind, &*poller, || {
-        add(&*poller, &a, 1, Events::READ, Mode::Level)
-    });
+    let out = during_a_wait(kind, &*poller, || add(&*poller, &a, 1, Events::READ, Mode::Level));
     // Epoll reports it in the same wait; the others return first, to ask again.
     let out = if out.is_empty() { now(&*poller) } else { out };
     assert_eq!(out, [event(1, Events::READ)]);
@@ -202,9 +189,7 @@ fn a_modify_takes_effect_for_the_wait_in_progress(kind: PollerKind) {
     send(&b);
     assert_eq!(now(&*poller).len(), 1);
     let out = during_a_wait(kind, &*poller, || {
-        poller
-            .modify(a.as_raw_fd(), 2, Events::READ, Mode::OneShot)
-            .unwrap();
+        poller.modify(a.as_raw_fd(), 2, Events::READ, Mode::OneShot).unwrap();
     });
     let out = if out.is_empty() { now(&*poller) } else { out };
     assert_eq!(out, [event(2, Events::READ)]);
@@ -235,9 +220,7 @@ fn changes_race_the_wait_and_no_event_is_lost(kind: PollerKind) {
             // Another number comes and goes, and wakes the user-space pollers at every turn.
             while told.try_recv() == Err(mpsc::TryRecvError::Empty) {
                 add(poller, &c, 3, Events::READ, Mode::Level);
-                poller
-                    .modify(c.as_raw_fd(), 3, Events::PRIORITY, Mode::Level)
-                    .unwrap();
+                poller.modify(c.as_raw_fd(), 3, Events::PRIORITY, Mode::Level).unwrap();
                 poller.delete(c.as_raw_fd()).unwrap();
             }
         });
@@ -246,9 +229,7 @@ fn changes_race_the_wait_and_no_event_is_lost(kind: PollerKind) {
             let reports = next_reports(poller);
             assert_eq!(reports, [event(round - 1, Events::READ)]);
             receive(&a);
-            poller
-                .modify(a.as_raw_fd(), round, Events::READ, Mode::OneShot)
-                .unwrap();
+            poller.modify(a.as_raw_fd(), round, Events::READ, Mode::OneShot).unwrap();
         }
         tell.send(()).unwrap();
     });
