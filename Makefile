@@ -110,9 +110,9 @@ test-ft: .venv-ft/.built  ## the tests without the GIL
 .PHONY: test-races test-races-gil test-races-ft
 test-races: test-races-gil test-races-ft  ## the race tests, often interrupted and side by side
 test-races-gil: .venv/.built
-	.venv/bin/python -m pytest -q -m "race and not stress" --switch-interval 1e-5 $(PYTEST)
+	.venv/bin/python -m pytest -q -rfE -m "race and not stress" --switch-interval 1e-5 $(PYTEST)
 test-races-ft: .venv-ft/.built
-	.venv-ft/bin/python -X gil=0 -m pytest -q -m "race and not stress" \
+	.venv-ft/bin/python -X gil=0 -m pytest -q -rfE -m "race and not stress" \
 		--parallel-threads 3 --skip-thread-unsafe=true $(PYTEST)
 
 .PHONY: loom
@@ -153,6 +153,8 @@ lint-python: .venv/.built .venv/.lint-tools
 	.venv/bin/python -m mypy.stubtest manyhands
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/behaviours.py
+	@git ls-files '*.py' '*.rs' '*.pyi' 2>/dev/null | xargs -r wc -l | \
+		awk '$$1 > 400 && $$2 != "total" {printf "note: %s has %d lines; a file with one noun has fewer than 400\n", $$2, $$1}'
 lint-rust: | need-rust
 	cargo fmt --check
 	$(clippy) --workspace -- -D warnings

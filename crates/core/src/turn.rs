@@ -14,7 +14,7 @@ use crate::seat::{Current, Seat, TimerNext};
 use crate::slots::Token;
 use crate::state::{Begin, Life, RemovalReason, Schedule};
 use crate::strand::{Entry, Inside, Strand};
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, thread_number};
 use crate::watch::{Dispatch, Finished, Watch};
 
@@ -388,6 +388,8 @@ impl<P: Payload> EventLoop<P> {
 fn record(seat: &SeatShared, nanoseconds: u64) {
     let microseconds = nanoseconds / 1_000;
     let bucket = (u64::BITS - microseconds.leading_zeros()) as usize;
-    seat.histogram[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
-    seat.handled.fetch_add(1, Ordering::Relaxed);
+    // Only this thread writes them, so a load and a store will do.
+    let count = |counter: &AtomicU64| counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    count(&seat.histogram[bucket.min(BUCKETS - 1)]);
+    count(&seat.handled);
 }

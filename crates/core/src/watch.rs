@@ -38,8 +38,8 @@ pub struct Watch<P: Payload> {
     pending: AtomicU32,
     /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
     reason: AtomicU8,
-    /// The thread that holds its `Finished`, 0 for none: whoever waits for the end of the watch waits for the paying too.
-    /// GUARDED BY `strand.body`.
+    /// The thread that is ending it or holds its `Finished`, 0 for none: whoever waits for the end of the watch waits for
+    /// the paying too. GUARDED BY `strand.body`.
     payer: AtomicU64,
     _counted: Counted,
 }
@@ -371,6 +371,8 @@ impl<P: Payload> EventLoop<P> {
         }
         watch.reason.store(reason as u8, Ordering::Relaxed);
         watch.set(REMOVED);
+        // Who waits for the end waits for this thread from now on, until it has paid, or leaves that to the one inside.
+        watch.payer.store(thread_number(), Ordering::Relaxed);
         if watch.strand.own {
             body.word.closing();
         }
@@ -389,6 +391,9 @@ impl<P: Payload> EventLoop<P> {
         }
         let body = watch.strand.body.lock();
         watch.set(UNREGISTERED);
+        if body.inside == Inside::Watch(watch.token) {
+            watch.payer.store(0, Ordering::Relaxed);
+        }
         self.try_finish(watch, body)
     }
 
