@@ -117,8 +117,9 @@ test-races-ft: .venv-ft/.built
 
 .PHONY: loom
 loom: | need-rust  ## the models of the core's races, every interleaving of them
+	@# One at a time: what is the process's own (the counters, the list for a fork) would make two models disturb each other.
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=10000 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
-		cargo test --quiet --release -p manyhands-core --test loom
+		cargo test --quiet --release -p manyhands-core --test loom -- --test-threads=1
 
 .PHONY: mutants
 mutants: .venv/.built  ## break the core on purpose, one way at a time: a test must notice
