@@ -227,4 +227,4 @@ def _wait_for(threads: list[threading.Thread]) -> None:
     """Wait for threads, in slices: free-threaded CPython 3.13 misses a signal that comes just before a wait for a lock."""
     for thread in threads:
         while thread.is_alive():
-            thread.join(0.05)
+            thread.join(LOOK)

@@ -10,13 +10,12 @@
 //! number was (`Identity`), and an answer is believed only if the number still is that file: otherwise it is GONE,
 //! once, and the registration is dropped. A change finds the same and answers `Missing`.
 //!
-//! Lock: one `std` mutex, held for the copying only. It is not behind `crate::sync`, since no protocol of the loop
-//! that is model-checked depends on it. In a forked child it may be locked for ever: nothing of a child takes it.
+//! Lock: one mutex, held for the copying only. In a forked child it may be locked for ever: nothing of a child takes it.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::RawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::descriptor::Identity;
 use super::wake::Wake;
@@ -79,7 +78,7 @@ impl Interest {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under it (out of memory) leaves whole entries: there is nothing to be poisoned.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn add(&self, fd: RawFd, token: u64, events: Events, mode: Mode) -> Result<(), PollError> {
