@@ -29,6 +29,7 @@
 
 pub mod clock;
 pub mod counters;
+mod dead;
 pub mod error;
 pub mod event_loop;
 pub mod fork;

@@ -73,6 +73,8 @@ pub struct Seat<P: Payload> {
     /// Counted in the hub's `inside`.
     pub(crate) inside: bool,
     pub(crate) since_poll: u32,
+    /// How many entries of the run queue are left of those that were there after the last poll.
+    pub(crate) batch: usize,
     pub(crate) last_poll: u64,
     pub(crate) poll_due: bool,
     /// The last reading of the monotonic clock.
@@ -131,6 +133,7 @@ impl<P: Payload> EventLoop<P> {
         let shared = Arc::new(SeatShared::new(hub.next_seat, options.main, options.thread));
         hub.next_seat += 1;
         hub.seats.push(shared.clone());
+        self.hub.count_seats(&hub);
         drop(hub);
         reach("join.entered");
         Ok(Some(Seat {
@@ -146,6 +149,7 @@ impl<P: Payload> EventLoop<P> {
             timer_next: TimerNext::Tick,
             inside: false,
             since_poll: 0,
+            batch: 0,
             last_poll: now,
             poll_due: false,
             now,
@@ -167,6 +171,7 @@ impl<P: Payload> EventLoop<P> {
         let mut hub = self.hub.lock();
         self.settle(&mut hub, &mut seat);
         hub.seats.retain(|other| other.id != seat.shared.id);
+        self.hub.count_seats(&hub);
         hub.handled += seat.shared.handled.load(Ordering::Relaxed);
         for (total, own) in hub.histogram.iter_mut().zip(&seat.shared.histogram) {
             *total += own.load(Ordering::Relaxed);

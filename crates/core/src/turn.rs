@@ -24,6 +24,9 @@ const STRAND_BUDGET: usize = 16;
 const POLL_BUDGET: u32 = 64;
 /// Nanoseconds between two polls, at the most, when there is always something to run.
 const POLL_EVERY: u64 = 100_000;
+/// The same where watches are armed by level: each one that waits in the run queue would be reported again, so what the
+/// last poll found is run first.
+const POLL_BATCH_EVERY: u64 = 2_000_000;
 
 /// What a joined thread does now.
 #[must_use]
@@ -117,7 +120,7 @@ impl<P: Payload> EventLoop<P> {
                 return Next::Leave;
             }
             let first = seat.options.one_tick && seat.tick_left.is_none();
-            let due = seat.since_poll >= POLL_BUDGET || seat.now.saturating_sub(seat.last_poll) >= POLL_EVERY;
+            let due = self.poll_due(seat);
             let signal = seat.shared.main && hub.signal;
             if first || signal || (due && hub.life == Life::Open && self.may_lead(&hub, seat)) {
                 seat.poll_due = true;
@@ -129,7 +132,10 @@ impl<P: Payload> EventLoop<P> {
             let entry = match hub.urgent.pop_front() {
                 Some(urgent) => Err(urgent),
                 None => match hub.ready.pop_front() {
-                    Some(ready) => Ok(ready),
+                    Some(ready) => {
+                        seat.batch = seat.batch.saturating_sub(1);
+                        Ok(ready)
+                    }
                     None => return Next::Wait,
                 },
             };
@@ -167,6 +173,13 @@ impl<P: Payload> EventLoop<P> {
                 return self.start(seat, current, item);
             }
         }
+    }
+
+    /// Whether it is time to look for more, although there is something to run.
+    fn poll_due(&self, seat: &Seat<P>) -> bool {
+        let since = seat.now.saturating_sub(seat.last_poll);
+        let due = seat.since_poll >= POLL_BUDGET || since >= POLL_EVERY;
+        due && (seat.batch == 0 || since >= POLL_BATCH_EVERY || !self.by_level())
     }
 
     /// Whether it is this thread's turn to run what is ready.

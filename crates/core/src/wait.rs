@@ -15,6 +15,7 @@ use crate::slots::Token;
 use crate::state::{Life, Schedule};
 use crate::strand::Entry;
 use crate::sync::MutexGuard;
+use crate::watch::Noted;
 
 impl<P: Payload> EventLoop<P> {
     /// Detached. Leads, or parks, until there is something to run or the thread has to look up.
@@ -136,6 +137,7 @@ impl<P: Payload> EventLoop<P> {
     fn collect(&self, seat: &mut Seat<P>) -> MutexGuard<'_, State<P>> {
         let mut signal = false;
         let mut ready: Vec<Ready<P>> = Vec::new();
+        let mut stale: Vec<Token> = Vec::new();
         if !seat.events.is_empty() {
             let watches = self.watches.lock();
             for event in seat.events.drain(..) {
@@ -143,11 +145,25 @@ impl<P: Payload> EventLoop<P> {
                     signal = true;
                 } else if let Some(Some(record)) = watches.get(Token(event.token)) {
                     seat.reported.push((record.watch.clone(), event.events));
+                } else {
+                    stale.push(Token(event.token));
                 }
             }
         }
+        let mut dead = false;
         for (watch, events) in seat.reported.drain(..) {
-            ready.extend(self.note_event(&watch, events).map(Ready::Strand));
+            match self.note_event(&watch, events) {
+                Noted::Ready(strand) => ready.push(Ready::Strand(strand)),
+                Noted::Known => {}
+                Noted::Mute => dead |= !self.mute(&watch),
+                Noted::Stale => stale.push(watch.token()),
+            }
+        }
+        if !stale.is_empty() {
+            dead |= self.suspect(&stale);
+        }
+        if dead {
+            self.renew_poller();
         }
         let now = self.clock.now();
         self.timers.lock().take_due(now, &mut seat.due);
@@ -174,6 +190,7 @@ impl<P: Payload> EventLoop<P> {
         seat.poll_due = false;
         let mut hub = self.hub.lock();
         hub.ready.extend(ready);
+        seat.batch = hub.ready.len();
         if signal {
             hub.signal = true;
             if let Some(at) = hub.parked.iter().position(|other| other.main) {

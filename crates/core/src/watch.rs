@@ -19,11 +19,15 @@ use crate::event_loop::EventLoop;
 use crate::points::reach;
 use crate::poller::{Events, Mode as PollMode, PollError};
 use crate::slots::Token;
-use crate::state::watch::{FINISHED, PAUSED, PENDING, REMOVED, UNREGISTERED};
+use crate::state::watch::{FINISHED, LEVEL, PAUSED, PENDING, REMOVED, UNREGISTERED};
 use crate::state::{Life, Mode, RemovalReason, Schedule};
 use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard, thread_number};
+
+/// After so many handlers of a watch the kernel is asked whether it still knows the number: a descriptor that was closed
+/// behind the loop's back is reported at most so often.
+const UNCHECKED: u8 = 16;
 
 /// One descriptor's registration. Made by [`EventLoop::add`].
 pub struct Watch<P: Payload> {
@@ -38,6 +42,8 @@ pub struct Watch<P: Payload> {
     pending: AtomicU32,
     /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
     reason: AtomicU8,
+    /// Handlers that ended without a word to the kernel. GUARDED BY `strand.body`.
+    unchecked: AtomicU8,
     /// The thread that is ending it or holds its `Finished`, 0 for none: whoever waits for the end of the watch waits for
     /// the paying too. GUARDED BY `strand.body`.
     payer: AtomicU64,
@@ -142,6 +148,23 @@ impl<P: Payload> Watch<P> {
         self.word.fetch_and(!flag, Ordering::Release);
     }
 
+    /// Whether it may be reported: armed, of whichever kind.
+    fn wanted(&self, body: &Body<P>) -> bool {
+        !self.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(self.token)
+    }
+
+    /// How the kernel has it armed, or is just being told to.
+    pub(crate) fn armed(&self) -> (Events, PollMode) {
+        let body = self.strand.body.lock();
+        if self.has(LEVEL) {
+            (self.interest(), PollMode::Level)
+        } else if self.wanted(&body) {
+            (self.interest(), PollMode::OneShot)
+        } else {
+            (Events::NONE, PollMode::OneShot)
+        }
+    }
+
     /// Who is inside, as far as `remove` and `pause` have to know. The strand of its own ends with the watch, so after a
     /// removal its timers count too.
     fn occupant(&self, body: &Body<P>) -> Occupant {
@@ -157,6 +180,18 @@ impl<P: Payload> Watch<P> {
             _ => Occupant::Other,
         }
     }
+}
+
+/// What the leader does about a report.
+pub(crate) enum Noted<P: Payload> {
+    /// Put the strand into the run queue.
+    Ready(Arc<Strand<P>>),
+    /// Nothing: it is in a queue, or it is reported again when it is wanted.
+    Known,
+    /// Make the kernel silent: it would repeat itself, and the handler does not run soon.
+    Mute,
+    /// The watch is out of the kernel, and it should have been the last report.
+    Stale,
 }
 
 /// What the thread inside a strand does with a watch that it took off the queue.
@@ -230,6 +265,7 @@ impl<P: Payload> EventLoop<P> {
             interest: AtomicU32::new(events.0),
             pending: AtomicU32::new(0),
             reason: AtomicU8::new(0),
+            unchecked: AtomicU8::new(0),
             payer: AtomicU64::new(0),
             _counted: Counted::new(Kind::Watches),
         });
@@ -262,7 +298,10 @@ impl<P: Payload> EventLoop<P> {
             // It ended before it could be registered: `end_watch` sets the word first, then comes for the number.
             return Err(Error::WatchRemoved { reason });
         }
-        self.poller().add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
+        let body = watch.strand.body.lock();
+        let mode = self.arming(watch, true);
+        drop(body);
+        self.poller().add(watch.fd, watch.token.0, events, mode)?;
         // ADD succeeded although the table names another: that one's descriptor is gone, and it must never touch this
         // number again.
         let old = number.replace(watch.token);
@@ -284,6 +323,17 @@ impl<P: Payload> EventLoop<P> {
         self.watches.lock().get(token)?.as_ref().map(|record| record.payload.duplicate())
     }
 
+    /// How a watch is to be armed, and the flag that says so. Under its number's lock and its strand's.
+    fn arming(&self, watch: &Watch<P>, wanted: bool) -> PollMode {
+        if wanted && self.by_level() {
+            watch.set(LEVEL);
+            PollMode::Level
+        } else {
+            watch.unset(LEVEL);
+            PollMode::OneShot
+        }
+    }
+
     /// Tells the kernel what the watch's word says now. Err if the descriptor is gone.
     fn sync_kernel(&self, watch: &Watch<P>) -> Result<(), Error> {
         let number = self.numbers.lock(watch.fd);
@@ -293,10 +343,12 @@ impl<P: Payload> EventLoop<P> {
         }
         let body = watch.strand.body.lock();
         let interest = watch.interest();
-        let want = !watch.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(watch.token);
+        let wanted = watch.wanted(&body);
+        let mode = self.arming(watch, wanted);
+        watch.unchecked.store(0, Ordering::Relaxed);
         drop(body);
-        if want {
-            self.poller().modify(watch.fd, watch.token.0, interest, PollMode::OneShot)?;
+        if wanted {
+            self.poller().modify(watch.fd, watch.token.0, interest, mode)?;
         } else {
             // Perhaps it is disarmed already, by its last report: to know, one would have to order reports and armings.
             self.poller().disarm(watch.fd, watch.token.0)?;
@@ -442,18 +494,35 @@ impl<P: Payload> EventLoop<P> {
         }
     }
 
-    /// The leader, detached: an event was reported. Returns the strand if it has to go to the run queue.
-    pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Option<Arc<Strand<P>>> {
+    /// The leader, detached: an event was reported.
+    pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Noted<P> {
         let mut body = watch.strand.body.lock();
-        if watch.has(REMOVED | PAUSED) {
-            return None;
+        let level = watch.has(LEVEL);
+        if watch.has(UNREGISTERED) {
+            return Noted::Stale;
+        }
+        if watch.has(REMOVED | PAUSED) || (level && body.inside == Inside::Watch(watch.token)) {
+            return if level { Noted::Mute } else { Noted::Known };
         }
         watch.pending.fetch_or(events.0, Ordering::Relaxed);
-        if !watch.has(PENDING) {
+        let again = watch.has(PENDING);
+        if !again {
             watch.set(PENDING);
             body.queue.push_back(Entry::Watch(watch.clone()));
         }
-        (body.word.schedule() == Schedule::Push).then(|| watch.strand.clone())
+        if body.word.schedule() == Schedule::Push {
+            Noted::Ready(watch.strand.clone())
+        } else if level && (!body.word.runnable() || (again && !self.by_level())) {
+            Noted::Mute
+        } else {
+            Noted::Known
+        }
+    }
+
+    /// The leader, detached: makes the kernel silent, or tells it the latest. False if it does not know the number: then
+    /// the handler's end, or the watch's next use, ends the watch.
+    pub(crate) fn mute(&self, watch: &Watch<P>) -> bool {
+        self.sync_kernel(watch).is_ok()
     }
 
     /// The thread inside the strand: may the handler run? If so it is inside when this returns.
@@ -491,8 +560,11 @@ impl<P: Payload> EventLoop<P> {
         if watch.has(REMOVED) {
             return self.try_finish(watch, body);
         }
+        let unchecked = watch.unchecked.load(Ordering::Relaxed) + 1;
+        let armed = watch.has(LEVEL) && !watch.has(PAUSED) && self.by_level() && unchecked < UNCHECKED;
+        watch.unchecked.store(unchecked, Ordering::Relaxed);
         drop(body);
         reach("watch.rearm");
-        self.sync_or_end(watch)
+        if armed { None } else { self.sync_or_end(watch) }
     }
 }
