@@ -6,7 +6,7 @@ use crate::Payload;
 use crate::clock::monotonic;
 use crate::error::Error;
 use crate::event_loop::EventLoop;
-use crate::hub::{Lead, SeatShared, Wake};
+use crate::hub::{Lead, Ready, SeatShared, Wake};
 use crate::points::reach;
 use crate::poller::{Events, PollEvent};
 use crate::slots::Token;
@@ -88,6 +88,7 @@ pub struct Seat<P: Payload> {
     pub(crate) events: Vec<PollEvent>,
     pub(crate) due: Vec<Due<P>>,
     pub(crate) reported: Vec<(Arc<Watch<P>>, Events)>,
+    pub(crate) ready: Vec<Ready<P>>,
 }
 
 impl<P: Payload> Seat<P> {
@@ -160,6 +161,7 @@ impl<P: Payload> EventLoop<P> {
             events: Vec::new(),
             due: Vec::new(),
             reported: Vec::new(),
+            ready: Vec::new(),
         }))
     }
 

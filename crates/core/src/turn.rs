@@ -13,9 +13,9 @@ use crate::poller::Events;
 use crate::seat::{Current, Seat, TimerNext};
 use crate::slots::Token;
 use crate::state::{Begin, Life, RemovalReason, Schedule};
-use crate::strand::{Entry, Inside, Strand};
+use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, thread_number};
+use crate::sync::{Arc, MutexGuard, thread_number};
 use crate::watch::{Dispatch, Finished, Watch};
 
 /// The most items of one strand in a row, and of all strands between two polls. libuv bounds a pass by the length of
@@ -65,7 +65,7 @@ impl<P: Payload> EventLoop<P> {
         if let Some(strand) = seat.turn.clone() {
             if seat.budget > 0
                 && self.may_go_on(seat)
-                && let Some(item) = self.take(&strand, seat)
+                && let Some(item) = self.take(&strand, strand.body.lock(), seat)
             {
                 return Next::Run(item);
             }
@@ -261,7 +261,7 @@ impl<P: Payload> EventLoop<P> {
         seat.shared.watch.store(0, Ordering::Relaxed);
         match &current {
             Current::Watch(watch) => {
-                seat.finished.extend(self.handler_ended(watch));
+                seat.finished.extend(self.handler_ended(watch, &mut seat.turn));
                 return;
             }
             Current::Timer(token) => {
@@ -313,9 +313,8 @@ impl<P: Payload> EventLoop<P> {
             Begin::Run if seat.options.one_tick => seat.budget = body.items(),
             Begin::Run => seat.budget = body.items().min(STRAND_BUDGET),
         }
-        drop(body);
-        seat.turn = Some(strand.clone());
-        let item = self.take(&strand, seat);
+        let item = self.take(&strand, body, seat);
+        seat.turn = Some(strand);
         if item.is_none() {
             self.end_turn(seat);
         }
@@ -324,23 +323,32 @@ impl<P: Payload> EventLoop<P> {
 
     /// Goes out of the strand.
     pub(crate) fn end_turn(&self, seat: &mut Seat<P>) {
-        let Some(strand) = seat.turn.take() else { return };
-        let mut body = strand.body.lock();
+        if let Some(strand) = seat.turn.take() {
+            self.end_strands_turn(&strand, strand.body.lock());
+        }
+    }
+
+    /// As [`Self::end_turn`], with the strand's lock in hand.
+    pub(crate) fn end_strands_turn(&self, strand: &Arc<Strand<P>>, mut body: MutexGuard<'_, Body<P>>) {
         let more = body.has_items();
         match body.word.end(more) {
             Schedule::Push => {
                 drop(body);
                 let mut hub = self.hub.lock();
-                hub.ready.push_back(Ready::Strand(strand));
+                hub.ready.push_back(Ready::Strand(strand.clone()));
             }
-            Schedule::Leave => self.settle_strand(&strand, body),
+            Schedule::Leave => self.settle_strand(strand, body),
         }
     }
 
-    /// The next item of the strand that the thread is in; the item is inside when this returns it.
-    fn take(&self, strand: &Arc<Strand<P>>, seat: &mut Seat<P>) -> Option<Item<P>> {
+    /// The next item of the strand that the thread is in; the item is inside when this returns it. `body` is the strand's.
+    fn take<'a>(
+        &self,
+        strand: &'a Arc<Strand<P>>,
+        mut body: MutexGuard<'a, Body<P>>,
+        seat: &mut Seat<P>,
+    ) -> Option<Item<P>> {
         loop {
-            let mut body = strand.body.lock();
             if !body.word.runnable() || seat.budget == 0 {
                 return None;
             }
@@ -377,11 +385,13 @@ impl<P: Payload> EventLoop<P> {
                         Dispatch::Rearm => {
                             drop(body);
                             seat.finished.extend(self.sync_or_end(&watch));
+                            body = strand.body.lock();
                             continue;
                         }
                         Dispatch::Gone => {
                             drop(body);
                             seat.finished.extend(self.end_watch(&watch, RemovalReason::FdGone));
+                            body = strand.body.lock();
                             continue;
                         }
                     },

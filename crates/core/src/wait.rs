@@ -136,7 +136,6 @@ impl<P: Payload> EventLoop<P> {
     /// Puts the reported watches and the timers that are due into the run queue.
     fn collect(&self, seat: &mut Seat<P>) -> MutexGuard<'_, State<P>> {
         let mut signal = false;
-        let mut ready: Vec<Ready<P>> = Vec::new();
         let mut stale: Vec<Token> = Vec::new();
         if !seat.events.is_empty() {
             let watches = self.watches.lock();
@@ -152,11 +151,11 @@ impl<P: Payload> EventLoop<P> {
         }
         let mut dead = false;
         for (watch, events) in seat.reported.drain(..) {
-            match self.note_event(&watch, events) {
-                Noted::Ready(strand) => ready.push(Ready::Strand(strand)),
+            match self.note_event(watch, events) {
+                Noted::Ready(strand) => seat.ready.push(Ready::Strand(strand)),
                 Noted::Known => {}
-                Noted::Mute => dead |= !self.mute(&watch),
-                Noted::Stale => stale.push(watch.token()),
+                Noted::Mute(watch) => dead |= !self.mute(&watch),
+                Noted::Stale(token) => stale.push(token),
             }
         }
         if !stale.is_empty() {
@@ -169,14 +168,14 @@ impl<P: Payload> EventLoop<P> {
         self.timers.lock().take_due(now, &mut seat.due);
         for due in seat.due.drain(..) {
             match due.strand {
-                None => ready.push(Ready::Timer(due.token)),
+                None => seat.ready.push(Ready::Timer(due.token)),
                 Some(strand) => {
                     let mut body = strand.body.lock();
                     body.queue.push_back(Entry::Timer(due.token));
                     let push = body.word.schedule() == Schedule::Push;
                     drop(body);
                     if push {
-                        ready.push(Ready::Strand(strand));
+                        seat.ready.push(Ready::Strand(strand));
                     }
                 }
             }
@@ -189,7 +188,7 @@ impl<P: Payload> EventLoop<P> {
         seat.since_poll = 0;
         seat.poll_due = false;
         let mut hub = self.hub.lock();
-        hub.ready.extend(ready);
+        hub.ready.extend(seat.ready.drain(..));
         seat.batch = hub.ready.len();
         if signal {
             hub.signal = true;

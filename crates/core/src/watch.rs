@@ -140,12 +140,17 @@ impl<P: Payload> Watch<P> {
     }
 
     fn set(&self, flag: u32) {
-        // ORDER: Release; publishes `reason` to `removed`. Everything else is ordered by the strand's mutex.
-        self.word.fetch_or(flag, Ordering::Release);
+        self.write_word(self.word.load(Ordering::Relaxed) | flag);
     }
 
     fn unset(&self, flag: u32) {
-        self.word.fetch_and(!flag, Ordering::Release);
+        self.write_word(self.word.load(Ordering::Relaxed) & !flag);
+    }
+
+    /// Under the strand's mutex, so that nobody else writes between the load and the store.
+    fn write_word(&self, word: u32) {
+        // ORDER: Release; publishes `reason` to `removed`. Everything else is ordered by the strand's mutex.
+        self.word.store(word, Ordering::Release);
     }
 
     /// Whether it may be reported: armed, of whichever kind.
@@ -189,9 +194,9 @@ pub(crate) enum Noted<P: Payload> {
     /// Nothing: it is in a queue, or it is reported again when it is wanted.
     Known,
     /// Make the kernel silent: it would repeat itself, and the handler does not run soon.
-    Mute,
-    /// The watch is out of the kernel, and it should have been the last report.
-    Stale,
+    Mute(Arc<Watch<P>>),
+    /// The watch is out of the kernel, and this should have been the last report.
+    Stale(Token),
 }
 
 /// What the thread inside a strand does with a watch that it took off the queue.
@@ -495,28 +500,30 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// The leader, detached: an event was reported.
-    pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Noted<P> {
-        let mut body = watch.strand.body.lock();
-        let level = watch.has(LEVEL);
+    pub(crate) fn note_event(&self, watch: Arc<Watch<P>>, events: Events) -> Noted<P> {
+        let strand = watch.strand.clone();
+        let mut body = strand.body.lock();
         if watch.has(UNREGISTERED) {
-            return Noted::Stale;
+            return Noted::Stale(watch.token);
         }
-        if watch.has(REMOVED | PAUSED) || (level && body.inside == Inside::Watch(watch.token)) {
-            return if level { Noted::Mute } else { Noted::Known };
+        if watch.has(REMOVED | PAUSED) || body.inside == Inside::Watch(watch.token) {
+            // Also without LEVEL: whoever cleared it may be on his way to the kernel, and this waits for him.
+            return Noted::Mute(watch);
         }
-        watch.pending.fetch_or(events.0, Ordering::Relaxed);
-        let again = watch.has(PENDING);
-        if !again {
-            watch.set(PENDING);
+        watch.pending.store(watch.pending.load(Ordering::Relaxed) | events.0, Ordering::Relaxed);
+        let runnable = body.word.runnable();
+        if watch.has(PENDING) {
+            return if runnable && self.by_level() { Noted::Known } else { Noted::Mute(watch) };
+        }
+        watch.set(PENDING);
+        if !runnable && watch.has(LEVEL) {
             body.queue.push_back(Entry::Watch(watch.clone()));
+            return Noted::Mute(watch);
         }
-        if body.word.schedule() == Schedule::Push {
-            Noted::Ready(watch.strand.clone())
-        } else if level && (!body.word.runnable() || (again && !self.by_level())) {
-            Noted::Mute
-        } else {
-            Noted::Known
-        }
+        body.queue.push_back(Entry::Watch(watch));
+        let schedule = body.word.schedule();
+        drop(body);
+        if schedule == Schedule::Push { Noted::Ready(strand) } else { Noted::Known }
     }
 
     /// The leader, detached: makes the kernel silent, or tells it the latest. False if it does not know the number: then
@@ -528,7 +535,8 @@ impl<P: Payload> EventLoop<P> {
     /// The thread inside the strand: may the handler run? If so it is inside when this returns.
     pub(crate) fn dispatch(&self, watch: &Watch<P>, body: &mut Body<P>) -> Dispatch<P> {
         watch.unset(PENDING);
-        let pending = Events(watch.pending.swap(0, Ordering::Relaxed));
+        let pending = Events(watch.pending.load(Ordering::Relaxed));
+        watch.pending.store(0, Ordering::Relaxed);
         if watch.has(REMOVED | PAUSED) {
             return Dispatch::Skip;
         }
@@ -550,7 +558,8 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// The thread that leaves the handler: the last one to be inside ends what was removed meanwhile, or arms again.
-    pub(crate) fn handler_ended(&self, watch: &Arc<Watch<P>>) -> Option<Finished<P>> {
+    /// If there is nothing to do for it and nothing more on the strand, it leaves that too, and takes it out of `turn`.
+    pub(crate) fn handler_ended(&self, watch: &Arc<Watch<P>>, turn: &mut Option<Arc<Strand<P>>>) -> Option<Finished<P>> {
         let mut body = watch.strand.body.lock();
         body.inside = Inside::Nobody;
         body.thread = 0;
@@ -563,7 +572,12 @@ impl<P: Payload> EventLoop<P> {
         let unchecked = watch.unchecked.load(Ordering::Relaxed) + 1;
         let armed = watch.has(LEVEL) && !watch.has(PAUSED) && self.by_level() && unchecked < UNCHECKED;
         watch.unchecked.store(unchecked, Ordering::Relaxed);
-        drop(body);
+        if armed && !body.has_items() {
+            *turn = None;
+            self.end_strands_turn(&watch.strand, body);
+        } else {
+            drop(body);
+        }
         reach("watch.rearm");
         if armed { None } else { self.sync_or_end(watch) }
     }
