@@ -570,7 +570,8 @@ impl<P: Payload> EventLoop<P> {
             return self.try_finish(watch, body);
         }
         let unchecked = watch.unchecked.load(Ordering::Relaxed) + 1;
-        let armed = watch.has(LEVEL) && !watch.has(PAUSED) && self.by_level() && unchecked < UNCHECKED;
+        // Whoever pauses it meanwhile tells the kernel himself.
+        let armed = watch.has(LEVEL) && self.by_level() && unchecked < UNCHECKED;
         watch.unchecked.store(unchecked, Ordering::Relaxed);
         if armed && !body.has_items() {
             *turn = None;
