@@ -507,7 +507,6 @@ impl<P: Payload> EventLoop<P> {
             return Noted::Stale(watch.token);
         }
         if watch.has(REMOVED | PAUSED) || body.inside == Inside::Watch(watch.token) {
-            // Also without LEVEL: whoever cleared it may be on his way to the kernel, and this waits for him.
             return Noted::Mute(watch);
         }
         watch.pending.store(watch.pending.load(Ordering::Relaxed) | events.0, Ordering::Relaxed);
@@ -529,7 +528,12 @@ impl<P: Payload> EventLoop<P> {
     /// The leader, detached: makes the kernel silent, or tells it the latest. False if it does not know the number: then
     /// the handler's end, or the watch's next use, ends the watch.
     pub(crate) fn mute(&self, watch: &Watch<P>) -> bool {
-        self.sync_kernel(watch).is_ok()
+        let number = self.numbers.lock(watch.fd);
+        let level = watch.has(LEVEL);
+        drop(number);
+        // Without LEVEL the kernel is silent by now: whoever was about to tell it so held the lock. To tell it again would
+        // make it repeat a hang-up, which a disarmed registration reports once.
+        !level || self.sync_kernel(watch).is_ok()
     }
 
     /// The thread inside the strand: may the handler run? If so it is inside when this returns.
