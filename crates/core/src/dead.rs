@@ -45,11 +45,8 @@ impl<P: Payload> EventLoop<P> {
 
     /// What the kernel is to know of a number. No flag is written here, so that nothing is lost if the poller refuses.
     fn registration(&self, fd: i32, token: Token) -> Option<Registration> {
-        let (events, mode) = if token == Token(SIGNAL) {
-            (Events::READ, PollMode::Level)
-        } else {
-            self.watch(token)?.armed()
-        };
+        let (events, mode) =
+            if token == Token(SIGNAL) { (Events::READ, PollMode::Level) } else { self.watch(token)?.armed() };
         Some(Registration { fd, token: token.0, events, mode })
     }
 }

@@ -5,6 +5,8 @@
 //! under that number's lock, and only if the caller's watch still owns the number. The lock is also what makes "read the
 //! watch's word, then tell the kernel" one step: whoever tells last tells the latest.
 //!
+//! Whoever has to have every registration stand still, to make the set anew (`dead`), takes all locks.
+//!
 //! Numbers are small and dense: a table of shards, each a vector of tokens.
 
 use std::os::fd::RawFd;
@@ -50,7 +52,8 @@ impl AllNumbers<'_> {
     /// The numbers that somebody owns.
     pub(crate) fn owned(&self) -> impl Iterator<Item = (RawFd, Token)> {
         self.shards.iter().enumerate().flat_map(|(first, shard)| {
-            let numbered = shard.iter().enumerate().map(move |(index, token)| ((index * SHARDS + first) as RawFd, *token));
+            let numbered =
+                shard.iter().enumerate().map(move |(index, token)| ((index * SHARDS + first) as RawFd, *token));
             numbered.filter(|(_, token)| *token != Token::NONE)
         })
     }

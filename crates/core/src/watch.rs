@@ -1,8 +1,9 @@
 //! One descriptor's registration.
 //!
-//! A watch is armed one-shot: the kernel reports it once, it waits in its strand's queue (PENDING), its handler runs,
-//! and only then the kernel is armed again. Level-triggered one-shot means that a handler which read a part is called
-//! again, and that readiness which was ignored (paused, stopped) is reported again by the next arming.
+//! A watch is armed for one report: it waits in its strand's queue (PENDING), its handler runs, and only then the kernel is
+//! armed again. Or, while one thread turns the loop, it is armed by level and stays so (LEVEL): nobody polls beside the
+//! handler, and what is reported once more is dropped. Either way a handler which read a part is called again, and
+//! readiness which was ignored (paused, stopped) is reported again by the next arming.
 //!
 //! Every change goes the same way: first the watch's word, under its strand's mutex; then the kernel, under the lock of
 //! its number ([`EventLoop::sync_kernel`] reads the word there, so the last to tell the kernel tells it the latest); then,
@@ -563,7 +564,11 @@ impl<P: Payload> EventLoop<P> {
 
     /// The thread that leaves the handler: the last one to be inside ends what was removed meanwhile, or arms again.
     /// If there is nothing to do for it and nothing more on the strand, it leaves that too, and takes it out of `turn`.
-    pub(crate) fn handler_ended(&self, watch: &Arc<Watch<P>>, turn: &mut Option<Arc<Strand<P>>>) -> Option<Finished<P>> {
+    pub(crate) fn handler_ended(
+        &self,
+        watch: &Arc<Watch<P>>,
+        turn: &mut Option<Arc<Strand<P>>>,
+    ) -> Option<Finished<P>> {
         let mut body = watch.strand.body.lock();
         body.inside = Inside::Nobody;
         body.thread = 0;
@@ -573,7 +578,7 @@ impl<P: Payload> EventLoop<P> {
         if watch.has(REMOVED) {
             return self.try_finish(watch, body);
         }
-        let unchecked = watch.unchecked.load(Ordering::Relaxed) + 1;
+        let unchecked = watch.unchecked.load(Ordering::Relaxed).saturating_add(1);
         // Whoever pauses it meanwhile tells the kernel himself.
         let armed = watch.has(LEVEL) && self.by_level() && unchecked < UNCHECKED;
         watch.unchecked.store(unchecked, Ordering::Relaxed);
