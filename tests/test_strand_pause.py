@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
 
 import manyhands as mh
+from descriptors import is_armed
 from manyhands.testing import MockClock, hold, wait_all_idle
 from slow_message import SlowMessage
 from support import LONG, wait_until
+from turning import Echo
 
 
 def test_a_paused_strand_starts_nothing_and_goes_on_where_it_was(make_loop):
@@ -254,6 +257,30 @@ def test_readiness_of_a_paused_strand_is_delivered_once_after_resume(make_loop, 
     strand.resume()
     loop.join(until_idle=True)
     assert received == [b"one two"]
+
+
+def test_a_readable_watch_of_a_paused_strand_does_not_keep_the_loop_busy(make_loop, joined, pair):
+    """T40, T41. Its readiness waits in the strand, and the kernel is silent meanwhile; nothing is lost."""
+    loop = make_loop()
+    strand = loop.strand()
+    a, b = pair()
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    loop.add(a, mh.Events.READ, lambda *_: received.put(a.recv(100)), strand=strand)
+    beside = Echo(loop, pair())
+    with joined(loop):
+        strand.pause()
+        b.send(b"x")
+        beside.round_trips()
+        before = loop.stats().polls
+        beside.round_trips(100)
+        assert loop.stats().polls - before <= 400
+        wait_all_idle(loop)
+        assert not is_armed(a.fileno())
+        assert received.empty()
+        strand.resume()
+        assert received.get(timeout=LONG) == b"x"
+        b.send(b"y")
+        assert received.get(timeout=LONG) == b"y"
 
 
 def test_timers_of_a_paused_strand_stay_due_and_run_once_after_resume(make_loop):

@@ -39,6 +39,8 @@ pub struct EventLoop<P: Payload> {
     /// Written once, by `close`, which leaves a poller without descriptors behind.
     pub(crate) poller: RwLock<Box<dyn Poller>>,
     pub(crate) numbers: Numbers,
+    /// Whether it pays to arm by level: the poller's answer.
+    level_pays: bool,
     pub(crate) watches: Mutex<Slots<Option<Record<P>>>>,
     pub(crate) strands: Mutex<Slots<Arc<Strand<P>>>>,
     pub(crate) timers: Mutex<Timers<P>>,
@@ -63,10 +65,12 @@ impl<P: Payload> EventLoop<P> {
     /// As [`Self::new`], on a poller that is open already.
     pub fn with_poller(poller: Box<dyn Poller>, options: Options) -> Arc<Self> {
         let [one, two] = poller.raw_fds();
+        let level_pays = poller.level_pays();
         let made = Arc::new(Self {
             hub: Hub::new(options.parallel, options.handover.as_nanos() as u64),
             poller: RwLock::new(poller),
             numbers: Numbers::new(),
+            level_pays,
             watches: Mutex::new(Slots::default()),
             strands: Mutex::new(Slots::default()),
             timers: Mutex::new(Timers::new()),
@@ -108,6 +112,11 @@ impl<P: Payload> EventLoop<P> {
     /// The poller, which stays open while this is held.
     pub(crate) fn poller(&self) -> impl core::ops::Deref<Target = Box<dyn Poller>> + '_ {
         self.poller.read()
+    }
+
+    /// Whether a watch that is armed now is armed by level, and not for one report.
+    pub(crate) fn by_level(&self) -> bool {
+        self.level_pays && self.hub.solo()
     }
 
     /// Wakes whom there is to wake. Under no lock; better detached: the thread that wakes may want the interpreter.

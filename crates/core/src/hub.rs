@@ -13,14 +13,14 @@
 //! under it too, after it has looked. A thread in a condition variable is notified; the one in the poller is woken by a
 //! write that stays readable until the poller has returned. See `docs/design/parking.md`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::Payload;
 use crate::counters::{Counted, Kind};
 use crate::slots::Token;
 use crate::state::Life;
 use crate::strand::Strand;
-use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Nanoseconds that the standby adds to `handover` before it looks: one look in that time, not one in `handover`.
@@ -112,6 +112,8 @@ pub(crate) struct State<P: Payload> {
     pub(crate) messages: VecDeque<P>,
     pub(crate) urgent: VecDeque<P>,
     pub(crate) completions: VecDeque<P>,
+    /// Tokens that were reported after the end of their watch: see `dead`.
+    pub(crate) stale: HashSet<Token>,
     /// Runs when the drain has ended, before the loop is stopped.
     pub(crate) terminal: Option<P>,
     /// The signal descriptor was readable: the main thread has to look.
@@ -131,6 +133,8 @@ pub(crate) struct Hub<P: Payload> {
     pub(crate) changed: Condvar,
     /// The life as a number, for a look without the mutex; written under it.
     life: AtomicU8,
+    /// How many threads are joined, for a look without the mutex; written under it.
+    joined: AtomicUsize,
     /// Whether two threads can run user code at the same time.
     pub(crate) parallel: bool,
     /// Nanoseconds after which the lead may be taken from a thread that runs handlers.
@@ -174,6 +178,7 @@ impl<P: Payload> Hub<P> {
                 messages: VecDeque::new(),
                 urgent: VecDeque::new(),
                 completions: VecDeque::new(),
+                stale: HashSet::new(),
                 terminal: None,
                 signal: false,
                 idle_waiters: 0,
@@ -183,6 +188,7 @@ impl<P: Payload> Hub<P> {
             }),
             changed: Condvar::new(),
             life: AtomicU8::new(0),
+            joined: AtomicUsize::new(0),
             parallel,
             handover,
         }
@@ -215,6 +221,18 @@ impl<P: Payload> Hub<P> {
         };
         // ORDER: Release; pairs with the Acquire in `life`.
         self.life.store(number, Ordering::Release);
+    }
+
+    /// Counts the seats anew, after one came or went.
+    pub(crate) fn count_seats(&self, state: &State<P>) {
+        // ORDER: Relaxed; a thread sees its own coming, and `solo` says what an older number does.
+        self.joined.store(state.seats.len(), Ordering::Relaxed);
+    }
+
+    /// Whether nobody polls beside a running handler, because there is at most one joined thread. What it was a moment
+    /// ago: whoever polls beside another has counted himself in first, and finds out for himself.
+    pub(crate) fn solo(&self) -> bool {
+        self.joined.load(Ordering::Relaxed) <= 1
     }
 
     /// Everybody has to look at the life again.

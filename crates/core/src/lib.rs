@@ -10,6 +10,7 @@
 //! | `post`    | messages in: on a strand or on one of their own |
 //! | `watch`   | one descriptor's registration: add, modify, pause, resume, remove, re-arm |
 //! | `numbers` | which watch owns a descriptor number |
+//! | `dead`    | registrations that outlive their watch |
 //! | `slots`   | tokens: a slot and its generation in 64 bits |
 //! | `timer`   | deadlines |
 //! | `hub`     | the run queue, the lead, parking and the loop's life, under one mutex |
@@ -24,11 +25,12 @@
 //! | `clock`   | monotonic time, or time moved by hand |
 //! | `fork`, `counters`, `points` | a forked child, live objects, places where a test can hold a thread |
 //!
-//! Order of locks, outermost first: a number (`numbers`), a strand (`strand`), then one of hub, timers, slots.
+//! Order of locks, outermost first: a number or, in their order, all of them (`numbers`), a strand (`strand`), then one of hub, timers, slots.
 //! No lock is held while a payload runs or is dropped.
 
 pub mod clock;
 pub mod counters;
+mod dead;
 pub mod error;
 pub mod event_loop;
 pub mod fork;

@@ -5,6 +5,8 @@
 //! under that number's lock, and only if the caller's watch still owns the number. The lock is also what makes "read the
 //! watch's word, then tell the kernel" one step: whoever tells last tells the latest.
 //!
+//! Whoever has to have every registration stand still, to make the set anew (`dead`), takes all locks.
+//!
 //! Numbers are small and dense: a table of shards, each a vector of tokens.
 
 use std::os::fd::RawFd;
@@ -12,7 +14,7 @@ use std::os::fd::RawFd;
 use crate::slots::Token;
 use crate::sync::{Mutex, MutexGuard};
 
-const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
+const SHARDS: usize = if cfg!(loom) { 2 } else { 64 };
 
 pub(crate) struct Numbers {
     shards: Box<[Mutex<Vec<Token>>]>,
@@ -33,6 +35,27 @@ impl Numbers {
     pub(crate) fn lock(&self, fd: RawFd) -> Number<'_> {
         let fd = fd as usize;
         Number { shard: self.shards[fd % SHARDS].lock(), index: fd / SHARDS }
+    }
+
+    /// Waits for every lock, in order: nobody else holds more than one.
+    pub(crate) fn lock_all(&self) -> AllNumbers<'_> {
+        AllNumbers { shards: self.shards.iter().map(Mutex::lock).collect() }
+    }
+}
+
+/// Every number's lock, held.
+pub(crate) struct AllNumbers<'a> {
+    shards: Vec<MutexGuard<'a, Vec<Token>>>,
+}
+
+impl AllNumbers<'_> {
+    /// The numbers that somebody owns.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (RawFd, Token)> {
+        self.shards.iter().enumerate().flat_map(|(first, shard)| {
+            let numbered =
+                shard.iter().enumerate().map(move |(index, token)| ((index * SHARDS + first) as RawFd, *token));
+            numbered.filter(|(_, token)| *token != Token::NONE)
+        })
     }
 }
 

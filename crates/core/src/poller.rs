@@ -143,6 +143,19 @@ pub struct PollEvent {
     pub events: Events,
 }
 
+/// One number as the caller wants it registered.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// The number.
+    pub fd: RawFd,
+    /// What to report it under.
+    pub token: u64,
+    /// What to report; with none and [`Mode::OneShot`] it is disarmed.
+    pub events: Events,
+    /// How often.
+    pub mode: Mode,
+}
+
 /// Why a poller refused. Nothing has changed then, unless the variant says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PollError {
@@ -217,6 +230,23 @@ pub trait Poller: Send + Sync {
     /// # Errors
     /// As `modify`.
     fn disarm(&self, fd: RawFd, token: u64) -> Result<(), PollError>;
+
+    /// Whether a change costs a system call, so that a registration which stays armed is cheaper than one that is armed
+    /// again after each report.
+    fn level_pays(&self) -> bool {
+        false
+    }
+
+    /// Forget every registration that is not among `wanted`, also one that no number leads to any more. Of `wanted`,
+    /// what is not registered is left out. By the thread that waits, between two waits, and nobody changes anything
+    /// meanwhile. Conditions that are so already are reported again.
+    ///
+    /// # Errors
+    /// `Os`: no descriptor or no memory. What was registered stays registered, as `wanted` says or as it was.
+    fn renew(&self, wanted: &[Registration]) -> Result<(), PollError> {
+        _ = wanted;
+        Ok(())
+    }
 
     /// Forget `fd`.
     ///

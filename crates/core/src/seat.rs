@@ -6,7 +6,7 @@ use crate::Payload;
 use crate::clock::monotonic;
 use crate::error::Error;
 use crate::event_loop::EventLoop;
-use crate::hub::{Lead, SeatShared, Wake};
+use crate::hub::{Lead, Ready, SeatShared, Wake};
 use crate::points::reach;
 use crate::poller::{Events, PollEvent};
 use crate::slots::Token;
@@ -73,6 +73,8 @@ pub struct Seat<P: Payload> {
     /// Counted in the hub's `inside`.
     pub(crate) inside: bool,
     pub(crate) since_poll: u32,
+    /// How many entries of the run queue are left of those that were there after the last poll.
+    pub(crate) batch: usize,
     pub(crate) last_poll: u64,
     pub(crate) poll_due: bool,
     /// The last reading of the monotonic clock.
@@ -86,6 +88,7 @@ pub struct Seat<P: Payload> {
     pub(crate) events: Vec<PollEvent>,
     pub(crate) due: Vec<Due<P>>,
     pub(crate) reported: Vec<(Arc<Watch<P>>, Events)>,
+    pub(crate) ready: Vec<Ready<P>>,
 }
 
 impl<P: Payload> Seat<P> {
@@ -131,6 +134,7 @@ impl<P: Payload> EventLoop<P> {
         let shared = Arc::new(SeatShared::new(hub.next_seat, options.main, options.thread));
         hub.next_seat += 1;
         hub.seats.push(shared.clone());
+        self.hub.count_seats(&hub);
         drop(hub);
         reach("join.entered");
         Ok(Some(Seat {
@@ -146,6 +150,7 @@ impl<P: Payload> EventLoop<P> {
             timer_next: TimerNext::Tick,
             inside: false,
             since_poll: 0,
+            batch: 0,
             last_poll: now,
             poll_due: false,
             now,
@@ -156,6 +161,7 @@ impl<P: Payload> EventLoop<P> {
             events: Vec::new(),
             due: Vec::new(),
             reported: Vec::new(),
+            ready: Vec::new(),
         }))
     }
 
@@ -167,6 +173,7 @@ impl<P: Payload> EventLoop<P> {
         let mut hub = self.hub.lock();
         self.settle(&mut hub, &mut seat);
         hub.seats.retain(|other| other.id != seat.shared.id);
+        self.hub.count_seats(&hub);
         hub.handled += seat.shared.handled.load(Ordering::Relaxed);
         for (total, own) in hub.histogram.iter_mut().zip(&seat.shared.histogram) {
             *total += own.load(Ordering::Relaxed);

@@ -237,7 +237,7 @@ pub enum RemovalReason {
 pub mod watch {
     /// Its events are not delivered; cleared by `resume`.
     pub const PAUSED: u32 = 1;
-    /// Readiness was reported and waits in the strand's queue, as one entry. The kernel is disarmed meanwhile.
+    /// Readiness was reported and waits in the strand's queue, as one entry.
     pub const PENDING: u32 = 2;
     /// It was removed: no handler starts any more. Never cleared.
     pub const REMOVED: u32 = 4;
@@ -245,6 +245,9 @@ pub mod watch {
     pub const UNREGISTERED: u32 = 8;
     /// Its final callback was handed out. Only with UNREGISTERED, and once.
     pub const FINISHED: u32 = 16;
+    /// The kernel's registration is armed by level, and stays so while the handler runs. Written only by whoever tells the
+    /// kernel, under the number's lock and the strand's together, before he tells it.
+    pub const LEVEL: u32 = 32;
 }
 
 /// A loop's life. OPEN -> DRAINING -> STOPPED -> (restart) OPEN; CLOSED from any of them once nobody is inside.

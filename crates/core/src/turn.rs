@@ -13,9 +13,9 @@ use crate::poller::Events;
 use crate::seat::{Current, Seat, TimerNext};
 use crate::slots::Token;
 use crate::state::{Begin, Life, RemovalReason, Schedule};
-use crate::strand::{Entry, Inside, Strand};
+use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, thread_number};
+use crate::sync::{Arc, MutexGuard, thread_number};
 use crate::watch::{Dispatch, Finished, Watch};
 
 /// The most items of one strand in a row, and of all strands between two polls. libuv bounds a pass by the length of
@@ -24,6 +24,9 @@ const STRAND_BUDGET: usize = 16;
 const POLL_BUDGET: u32 = 64;
 /// Nanoseconds between two polls, at the most, when there is always something to run.
 const POLL_EVERY: u64 = 100_000;
+/// The same where watches are armed by level: each one that waits in the run queue would be reported again, so what the
+/// last poll found is run first.
+const POLL_BATCH_EVERY: u64 = 2_000_000;
 
 /// What a joined thread does now.
 #[must_use]
@@ -62,7 +65,7 @@ impl<P: Payload> EventLoop<P> {
         if let Some(strand) = seat.turn.clone() {
             if seat.budget > 0
                 && self.may_go_on(seat)
-                && let Some(item) = self.take(&strand, seat)
+                && let Some(item) = self.take(&strand, strand.body.lock(), seat)
             {
                 return Next::Run(item);
             }
@@ -117,7 +120,7 @@ impl<P: Payload> EventLoop<P> {
                 return Next::Leave;
             }
             let first = seat.options.one_tick && seat.tick_left.is_none();
-            let due = seat.since_poll >= POLL_BUDGET || seat.now.saturating_sub(seat.last_poll) >= POLL_EVERY;
+            let due = self.poll_due(seat);
             let signal = seat.shared.main && hub.signal;
             if first || signal || (due && hub.life == Life::Open && self.may_lead(&hub, seat)) {
                 seat.poll_due = true;
@@ -129,7 +132,10 @@ impl<P: Payload> EventLoop<P> {
             let entry = match hub.urgent.pop_front() {
                 Some(urgent) => Err(urgent),
                 None => match hub.ready.pop_front() {
-                    Some(ready) => Ok(ready),
+                    Some(ready) => {
+                        seat.batch = seat.batch.saturating_sub(1);
+                        Ok(ready)
+                    }
                     None => return Next::Wait,
                 },
             };
@@ -167,6 +173,13 @@ impl<P: Payload> EventLoop<P> {
                 return self.start(seat, current, item);
             }
         }
+    }
+
+    /// Whether it is time to look for more, although there is something to run.
+    fn poll_due(&self, seat: &Seat<P>) -> bool {
+        let since = seat.now.saturating_sub(seat.last_poll);
+        let due = seat.since_poll >= POLL_BUDGET || since >= POLL_EVERY;
+        due && (seat.batch == 0 || since >= POLL_BATCH_EVERY || !self.by_level())
     }
 
     /// Whether it is this thread's turn to run what is ready.
@@ -248,7 +261,7 @@ impl<P: Payload> EventLoop<P> {
         seat.shared.watch.store(0, Ordering::Relaxed);
         match &current {
             Current::Watch(watch) => {
-                seat.finished.extend(self.handler_ended(watch));
+                seat.finished.extend(self.handler_ended(watch, &mut seat.turn));
                 return;
             }
             Current::Timer(token) => {
@@ -300,9 +313,8 @@ impl<P: Payload> EventLoop<P> {
             Begin::Run if seat.options.one_tick => seat.budget = body.items(),
             Begin::Run => seat.budget = body.items().min(STRAND_BUDGET),
         }
-        drop(body);
-        seat.turn = Some(strand.clone());
-        let item = self.take(&strand, seat);
+        let item = self.take(&strand, body, seat);
+        seat.turn = Some(strand);
         if item.is_none() {
             self.end_turn(seat);
         }
@@ -311,23 +323,32 @@ impl<P: Payload> EventLoop<P> {
 
     /// Goes out of the strand.
     pub(crate) fn end_turn(&self, seat: &mut Seat<P>) {
-        let Some(strand) = seat.turn.take() else { return };
-        let mut body = strand.body.lock();
+        if let Some(strand) = seat.turn.take() {
+            self.end_strands_turn(&strand, strand.body.lock());
+        }
+    }
+
+    /// As [`Self::end_turn`], with the strand's lock in hand.
+    pub(crate) fn end_strands_turn(&self, strand: &Arc<Strand<P>>, mut body: MutexGuard<'_, Body<P>>) {
         let more = body.has_items();
         match body.word.end(more) {
             Schedule::Push => {
                 drop(body);
                 let mut hub = self.hub.lock();
-                hub.ready.push_back(Ready::Strand(strand));
+                hub.ready.push_back(Ready::Strand(strand.clone()));
             }
-            Schedule::Leave => self.settle_strand(&strand, body),
+            Schedule::Leave => self.settle_strand(strand, body),
         }
     }
 
-    /// The next item of the strand that the thread is in; the item is inside when this returns it.
-    fn take(&self, strand: &Arc<Strand<P>>, seat: &mut Seat<P>) -> Option<Item<P>> {
+    /// The next item of the strand that the thread is in; the item is inside when this returns it. `body` is the strand's.
+    fn take<'a>(
+        &self,
+        strand: &'a Arc<Strand<P>>,
+        mut body: MutexGuard<'a, Body<P>>,
+        seat: &mut Seat<P>,
+    ) -> Option<Item<P>> {
         loop {
-            let mut body = strand.body.lock();
             if !body.word.runnable() || seat.budget == 0 {
                 return None;
             }
@@ -364,11 +385,13 @@ impl<P: Payload> EventLoop<P> {
                         Dispatch::Rearm => {
                             drop(body);
                             seat.finished.extend(self.sync_or_end(&watch));
+                            body = strand.body.lock();
                             continue;
                         }
                         Dispatch::Gone => {
                             drop(body);
                             seat.finished.extend(self.end_watch(&watch, RemovalReason::FdGone));
+                            body = strand.body.lock();
                             continue;
                         }
                     },

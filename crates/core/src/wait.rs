@@ -15,6 +15,7 @@ use crate::slots::Token;
 use crate::state::{Life, Schedule};
 use crate::strand::Entry;
 use crate::sync::MutexGuard;
+use crate::watch::Noted;
 
 impl<P: Payload> EventLoop<P> {
     /// Detached. Leads, or parks, until there is something to run or the thread has to look up.
@@ -135,7 +136,7 @@ impl<P: Payload> EventLoop<P> {
     /// Puts the reported watches and the timers that are due into the run queue.
     fn collect(&self, seat: &mut Seat<P>) -> MutexGuard<'_, State<P>> {
         let mut signal = false;
-        let mut ready: Vec<Ready<P>> = Vec::new();
+        let mut stale: Vec<Token> = Vec::new();
         if !seat.events.is_empty() {
             let watches = self.watches.lock();
             for event in seat.events.drain(..) {
@@ -143,24 +144,38 @@ impl<P: Payload> EventLoop<P> {
                     signal = true;
                 } else if let Some(Some(record)) = watches.get(Token(event.token)) {
                     seat.reported.push((record.watch.clone(), event.events));
+                } else {
+                    stale.push(Token(event.token));
                 }
             }
         }
+        let mut dead = false;
         for (watch, events) in seat.reported.drain(..) {
-            ready.extend(self.note_event(&watch, events).map(Ready::Strand));
+            match self.note_event(watch, events) {
+                Noted::Ready(strand) => seat.ready.push(Ready::Strand(strand)),
+                Noted::Known => {}
+                Noted::Mute(watch) => dead |= !self.mute(&watch),
+                Noted::Stale(token) => stale.push(token),
+            }
+        }
+        if !stale.is_empty() {
+            dead |= self.suspect(&stale);
+        }
+        if dead {
+            self.renew_poller();
         }
         let now = self.clock.now();
         self.timers.lock().take_due(now, &mut seat.due);
         for due in seat.due.drain(..) {
             match due.strand {
-                None => ready.push(Ready::Timer(due.token)),
+                None => seat.ready.push(Ready::Timer(due.token)),
                 Some(strand) => {
                     let mut body = strand.body.lock();
                     body.queue.push_back(Entry::Timer(due.token));
                     let push = body.word.schedule() == Schedule::Push;
                     drop(body);
                     if push {
-                        ready.push(Ready::Strand(strand));
+                        seat.ready.push(Ready::Strand(strand));
                     }
                 }
             }
@@ -173,7 +188,8 @@ impl<P: Payload> EventLoop<P> {
         seat.since_poll = 0;
         seat.poll_due = false;
         let mut hub = self.hub.lock();
-        hub.ready.extend(ready);
+        hub.ready.extend(seat.ready.drain(..));
+        seat.batch = hub.ready.len();
         if signal {
             hub.signal = true;
             if let Some(at) = hub.parked.iter().position(|other| other.main) {

@@ -1,8 +1,9 @@
 //! One descriptor's registration.
 //!
-//! A watch is armed one-shot: the kernel reports it once, it waits in its strand's queue (PENDING), its handler runs,
-//! and only then the kernel is armed again. Level-triggered one-shot means that a handler which read a part is called
-//! again, and that readiness which was ignored (paused, stopped) is reported again by the next arming.
+//! A watch is armed for one report: it waits in its strand's queue (PENDING), its handler runs, and only then the kernel is
+//! armed again. Or, while one thread turns the loop, it is armed by level and stays so (LEVEL): nobody polls beside the
+//! handler, and what is reported once more is dropped. Either way a handler which read a part is called again, and
+//! readiness which was ignored (paused, stopped) is reported again by the next arming.
 //!
 //! Every change goes the same way: first the watch's word, under its strand's mutex; then the kernel, under the lock of
 //! its number ([`EventLoop::sync_kernel`] reads the word there, so the last to tell the kernel tells it the latest); then,
@@ -19,11 +20,15 @@ use crate::event_loop::EventLoop;
 use crate::points::reach;
 use crate::poller::{Events, Mode as PollMode, PollError};
 use crate::slots::Token;
-use crate::state::watch::{FINISHED, PAUSED, PENDING, REMOVED, UNREGISTERED};
+use crate::state::watch::{FINISHED, LEVEL, PAUSED, PENDING, REMOVED, UNREGISTERED};
 use crate::state::{Life, Mode, RemovalReason, Schedule};
 use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard, thread_number};
+
+/// After so many handlers of a watch the kernel is asked whether it still knows the number: a descriptor that was closed
+/// behind the loop's back is reported at most so often.
+const UNCHECKED: u8 = 16;
 
 /// One descriptor's registration. Made by [`EventLoop::add`].
 pub struct Watch<P: Payload> {
@@ -38,6 +43,8 @@ pub struct Watch<P: Payload> {
     pending: AtomicU32,
     /// A `RemovalReason`, with REMOVED. GUARDED BY `strand.body`.
     reason: AtomicU8,
+    /// Handlers that ended without a word to the kernel. GUARDED BY `strand.body`.
+    unchecked: AtomicU8,
     /// The thread that is ending it or holds its `Finished`, 0 for none: whoever waits for the end of the watch waits for
     /// the paying too. GUARDED BY `strand.body`.
     payer: AtomicU64,
@@ -134,12 +141,34 @@ impl<P: Payload> Watch<P> {
     }
 
     fn set(&self, flag: u32) {
-        // ORDER: Release; publishes `reason` to `removed`. Everything else is ordered by the strand's mutex.
-        self.word.fetch_or(flag, Ordering::Release);
+        self.write_word(self.word.load(Ordering::Relaxed) | flag);
     }
 
     fn unset(&self, flag: u32) {
-        self.word.fetch_and(!flag, Ordering::Release);
+        self.write_word(self.word.load(Ordering::Relaxed) & !flag);
+    }
+
+    /// Under the strand's mutex, so that nobody else writes between the load and the store.
+    fn write_word(&self, word: u32) {
+        // ORDER: Release; publishes `reason` to `removed`. Everything else is ordered by the strand's mutex.
+        self.word.store(word, Ordering::Release);
+    }
+
+    /// Whether it may be reported: armed, of whichever kind.
+    fn wanted(&self, body: &Body<P>) -> bool {
+        !self.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(self.token)
+    }
+
+    /// How the kernel has it armed, or is just being told to.
+    pub(crate) fn armed(&self) -> (Events, PollMode) {
+        let body = self.strand.body.lock();
+        if self.has(LEVEL) {
+            (self.interest(), PollMode::Level)
+        } else if self.wanted(&body) {
+            (self.interest(), PollMode::OneShot)
+        } else {
+            (Events::NONE, PollMode::OneShot)
+        }
     }
 
     /// Who is inside, as far as `remove` and `pause` have to know. The strand of its own ends with the watch, so after a
@@ -157,6 +186,18 @@ impl<P: Payload> Watch<P> {
             _ => Occupant::Other,
         }
     }
+}
+
+/// What the leader does about a report.
+pub(crate) enum Noted<P: Payload> {
+    /// Put the strand into the run queue.
+    Ready(Arc<Strand<P>>),
+    /// Nothing: it is in a queue, or it is reported again when it is wanted.
+    Known,
+    /// Make the kernel silent: it would repeat itself, and the handler does not run soon.
+    Mute(Arc<Watch<P>>),
+    /// The watch is out of the kernel, and this should have been the last report.
+    Stale(Token),
 }
 
 /// What the thread inside a strand does with a watch that it took off the queue.
@@ -230,6 +271,7 @@ impl<P: Payload> EventLoop<P> {
             interest: AtomicU32::new(events.0),
             pending: AtomicU32::new(0),
             reason: AtomicU8::new(0),
+            unchecked: AtomicU8::new(0),
             payer: AtomicU64::new(0),
             _counted: Counted::new(Kind::Watches),
         });
@@ -262,7 +304,10 @@ impl<P: Payload> EventLoop<P> {
             // It ended before it could be registered: `end_watch` sets the word first, then comes for the number.
             return Err(Error::WatchRemoved { reason });
         }
-        self.poller().add(watch.fd, watch.token.0, events, PollMode::OneShot)?;
+        let body = watch.strand.body.lock();
+        let mode = self.arming(watch, true);
+        drop(body);
+        self.poller().add(watch.fd, watch.token.0, events, mode)?;
         // ADD succeeded although the table names another: that one's descriptor is gone, and it must never touch this
         // number again.
         let old = number.replace(watch.token);
@@ -284,6 +329,17 @@ impl<P: Payload> EventLoop<P> {
         self.watches.lock().get(token)?.as_ref().map(|record| record.payload.duplicate())
     }
 
+    /// How a watch is to be armed, and the flag that says so. Under its number's lock and its strand's.
+    fn arming(&self, watch: &Watch<P>, wanted: bool) -> PollMode {
+        if wanted && self.by_level() {
+            watch.set(LEVEL);
+            PollMode::Level
+        } else {
+            watch.unset(LEVEL);
+            PollMode::OneShot
+        }
+    }
+
     /// Tells the kernel what the watch's word says now. Err if the descriptor is gone.
     fn sync_kernel(&self, watch: &Watch<P>) -> Result<(), Error> {
         let number = self.numbers.lock(watch.fd);
@@ -293,10 +349,12 @@ impl<P: Payload> EventLoop<P> {
         }
         let body = watch.strand.body.lock();
         let interest = watch.interest();
-        let want = !watch.has(PAUSED | PENDING | REMOVED) && body.inside != Inside::Watch(watch.token);
+        let wanted = watch.wanted(&body);
+        let mode = self.arming(watch, wanted);
+        watch.unchecked.store(0, Ordering::Relaxed);
         drop(body);
-        if want {
-            self.poller().modify(watch.fd, watch.token.0, interest, PollMode::OneShot)?;
+        if wanted {
+            self.poller().modify(watch.fd, watch.token.0, interest, mode)?;
         } else {
             // Perhaps it is disarmed already, by its last report: to know, one would have to order reports and armings.
             self.poller().disarm(watch.fd, watch.token.0)?;
@@ -442,24 +500,48 @@ impl<P: Payload> EventLoop<P> {
         }
     }
 
-    /// The leader, detached: an event was reported. Returns the strand if it has to go to the run queue.
-    pub(crate) fn note_event(&self, watch: &Arc<Watch<P>>, events: Events) -> Option<Arc<Strand<P>>> {
-        let mut body = watch.strand.body.lock();
-        if watch.has(REMOVED | PAUSED) {
-            return None;
+    /// The leader, detached: an event was reported.
+    pub(crate) fn note_event(&self, watch: Arc<Watch<P>>, events: Events) -> Noted<P> {
+        let strand = watch.strand.clone();
+        let mut body = strand.body.lock();
+        if watch.has(UNREGISTERED) {
+            return Noted::Stale(watch.token);
         }
-        watch.pending.fetch_or(events.0, Ordering::Relaxed);
-        if !watch.has(PENDING) {
-            watch.set(PENDING);
+        if watch.has(REMOVED | PAUSED) || body.inside == Inside::Watch(watch.token) {
+            return Noted::Mute(watch);
+        }
+        watch.pending.store(watch.pending.load(Ordering::Relaxed) | events.0, Ordering::Relaxed);
+        let runnable = body.word.runnable();
+        if watch.has(PENDING) {
+            return if runnable && self.by_level() { Noted::Known } else { Noted::Mute(watch) };
+        }
+        watch.set(PENDING);
+        if !runnable && watch.has(LEVEL) {
             body.queue.push_back(Entry::Watch(watch.clone()));
+            return Noted::Mute(watch);
         }
-        (body.word.schedule() == Schedule::Push).then(|| watch.strand.clone())
+        body.queue.push_back(Entry::Watch(watch));
+        let schedule = body.word.schedule();
+        drop(body);
+        if schedule == Schedule::Push { Noted::Ready(strand) } else { Noted::Known }
+    }
+
+    /// The leader, detached: makes the kernel silent, or tells it the latest. False if it does not know the number: then
+    /// the handler's end, or the watch's next use, ends the watch.
+    pub(crate) fn mute(&self, watch: &Watch<P>) -> bool {
+        let number = self.numbers.lock(watch.fd);
+        let level = watch.has(LEVEL);
+        drop(number);
+        // Without LEVEL the kernel is silent by now: whoever was about to tell it so held the lock. To tell it again would
+        // make it repeat a hang-up, which a disarmed registration reports once.
+        !level || self.sync_kernel(watch).is_ok()
     }
 
     /// The thread inside the strand: may the handler run? If so it is inside when this returns.
     pub(crate) fn dispatch(&self, watch: &Watch<P>, body: &mut Body<P>) -> Dispatch<P> {
         watch.unset(PENDING);
-        let pending = Events(watch.pending.swap(0, Ordering::Relaxed));
+        let pending = Events(watch.pending.load(Ordering::Relaxed));
+        watch.pending.store(0, Ordering::Relaxed);
         if watch.has(REMOVED | PAUSED) {
             return Dispatch::Skip;
         }
@@ -481,7 +563,12 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// The thread that leaves the handler: the last one to be inside ends what was removed meanwhile, or arms again.
-    pub(crate) fn handler_ended(&self, watch: &Arc<Watch<P>>) -> Option<Finished<P>> {
+    /// If there is nothing to do for it and nothing more on the strand, it leaves that too, and takes it out of `turn`.
+    pub(crate) fn handler_ended(
+        &self,
+        watch: &Arc<Watch<P>>,
+        turn: &mut Option<Arc<Strand<P>>>,
+    ) -> Option<Finished<P>> {
         let mut body = watch.strand.body.lock();
         body.inside = Inside::Nobody;
         body.thread = 0;
@@ -491,8 +578,17 @@ impl<P: Payload> EventLoop<P> {
         if watch.has(REMOVED) {
             return self.try_finish(watch, body);
         }
-        drop(body);
+        let unchecked = watch.unchecked.load(Ordering::Relaxed).saturating_add(1);
+        // Whoever pauses it meanwhile tells the kernel himself.
+        let armed = watch.has(LEVEL) && self.by_level() && unchecked < UNCHECKED;
+        watch.unchecked.store(unchecked, Ordering::Relaxed);
+        if armed && !body.has_items() {
+            *turn = None;
+            self.end_strands_turn(&watch.strand, body);
+        } else {
+            drop(body);
+        }
         reach("watch.rearm");
-        self.sync_or_end(watch)
+        if armed { None } else { self.sync_or_end(watch) }
     }
 }

@@ -27,7 +27,7 @@ FD_SETSIZE = 1024
 """select(2) cannot name descriptors from this number on. Source: select(2), glibc and musl alike."""
 
 POLLERS = {
-    "epoll": "one-shot registrations in the kernel, stale events told apart by generation, same cost for any number",
+    "epoll": "registrations in the kernel, stale events told apart by generation, same cost for any number",
     "poll": "the whole list goes to the kernel at every wait: cost grows with the number of watches",
     "select": f"three bit sets at every wait: cost grows with the highest number, which must stay below {FD_SETSIZE}",
 }

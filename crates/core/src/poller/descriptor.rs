@@ -1,7 +1,7 @@
 //! Descriptors, seen from a poller: numbers that belong to somebody else, and the few it owns itself.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::Timespec;
@@ -88,6 +88,13 @@ impl OwnDescriptor {
 
     pub(super) fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Lets `duplicate` put another file under the same number.
+    pub(super) fn replace(&self, duplicate: impl FnOnce(&mut OwnedFd) -> Result<(), Errno>) -> Result<(), Errno> {
+        // SAFETY: the number is ours, and open until `self` is dropped; it is not closed here.
+        let mut same = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.raw()) });
+        duplicate(&mut same)
     }
 
     fn is_foreign(&self) -> bool {

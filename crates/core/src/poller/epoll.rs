@@ -6,19 +6,21 @@
 //! * Timeouts are whole milliseconds, rounded up by rustix. Nanoseconds (`epoll_pwait2`) exist, but rustix chooses
 //!   between the two calls at compile time, and older seccomp profiles answer the newer one with EPERM: it would
 //!   need a second system call to fall back on, for a precision that timers of a loop do not promise.
+//! * A set of registrations that cannot be removed any more is left behind as a whole: `renew` makes a new one and gives
+//!   it the old one's number.
 //! * The eventfd that wakes is registered edge-triggered and is never read: each write is a new edge.
 
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 
 use super::descriptor::{OwnDescriptor, borrow, timespec};
 use super::wake::Wake;
-use super::{Events, MAX_EVENTS, Mode, PollError, PollEvent, Poller};
+use super::{Events, MAX_EVENTS, Mode, PollError, PollEvent, Poller, Registration};
 
 /// The token of the eventfd; the loop's own tokens never have all bits set.
 const WAKE: u64 = u64::MAX;
@@ -33,10 +35,15 @@ pub(super) struct Epoll {
 
 impl Epoll {
     pub(super) fn open() -> Result<Self, PollError> {
-        let epoll = OwnDescriptor::new(epoll::create(CreateFlags::CLOEXEC)?);
         let wake = Wake::open()?;
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
-        Ok(Self { epoll, wake })
+        Ok(Self { epoll: OwnDescriptor::new(Self::create(&wake)?), wake })
+    }
+
+    /// A set with nothing in it but the eventfd.
+    fn create(wake: &Wake) -> Result<OwnedFd, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(epoll)
     }
 
     /// Is anything ready, the eventfd included? An epoll descriptor is readable then.
@@ -66,6 +73,23 @@ impl Poller for Epoll {
     fn disarm(&self, fd: RawFd, token: u64) -> Result<(), PollError> {
         // An empty mask would still report a hang-up at every wait, for ever; ONESHOT reports it once at most.
         self.modify(fd, token, Events::NONE, Mode::OneShot)
+    }
+
+    fn level_pays(&self) -> bool {
+        true
+    }
+
+    fn renew(&self, wanted: &[Registration]) -> Result<(), PollError> {
+        let fresh = Self::create(&self.wake)?;
+        for &Registration { fd, token, events, mode } in wanted {
+            // The number may belong to a file by now that nobody registered: only the old set knows.
+            if self.modify(fd, token, events, mode).is_ok() {
+                epoll::add(&fresh, borrow(fd)?, EventData::new_u64(token), flags(events, mode))?;
+            }
+        }
+        // The same number: it is remembered for a forked child, and other threads are about to use it.
+        self.epoll.replace(|old| retry_on_intr(|| dup3(&fresh, old, DupFlags::CLOEXEC)))?;
+        Ok(())
     }
 
     fn delete(&self, fd: RawFd) -> Result<(), PollError> {

@@ -1,7 +1,8 @@
 //! A poller on loom's primitives, and the kernel behind it: files with a number, a condition and a registration.
 //!
-//! It keeps what the contract (`poller.rs`) promises of epoll and no more: one-shot reports, a registration that is
-//! forgotten when its file is closed, changes that go by number, a wake that stays until a wait has returned for it.
+//! It keeps what the contract (`poller.rs`) promises of epoll and no more: reports once or by level, a registration that
+//! is forgotten when its file is closed, and one that is not because a duplicate lives, changes that go by number, a wake
+//! that stays until a wait has returned for it.
 //! Two threads in `wait` at once are a failed test: never two leaders.
 
 use std::os::fd::RawFd;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
-use manyhands_core::poller::{Events, Mode, PollError, PollEvent, Poller};
+use manyhands_core::poller::{self, Events, Mode, PollError, PollEvent, Poller};
 
 #[derive(Clone, Copy)]
 struct Registration {
@@ -31,19 +32,21 @@ struct File {
 struct Kernel {
     /// By number; None where no file is open.
     files: Vec<Option<File>>,
+    /// Files that no number leads to any more, and that duplicates keep open.
+    dead: Vec<File>,
     woken: bool,
     waiting: bool,
 }
 
 /// The test's side of the poller: what the world does to the files.
 #[derive(Clone)]
-pub struct Files(Arc<(Mutex<Kernel>, Condvar)>);
+pub struct Files(Arc<(Mutex<Kernel>, Condvar)>, bool);
 
 impl Files {
     /// `count` open files, numbered from 0, of which nothing is ready.
     pub fn open(count: usize) -> Self {
         let kernel = Kernel { files: vec![Some(File::default()); count], ..Kernel::default() };
-        Self(Arc::new((Mutex::new(kernel), Condvar::new())))
+        Self(Arc::new((Mutex::new(kernel), Condvar::new())), crate::turning::level())
     }
 
     /// The loop's side.
@@ -76,10 +79,29 @@ impl Files {
         self.with(fd, |file| *file = File { inode: file.inode + 1, ..File::default() });
     }
 
+    /// As [`Self::close_and_reuse`], but a duplicate keeps the old file open, and its registration with it.
+    pub fn close_and_reuse_duplicated(&self, fd: RawFd) {
+        let mut kernel = self.0.0.lock().unwrap();
+        let file = kernel.files[fd as usize].as_mut().expect("the test uses open files");
+        let fresh = File { inode: file.inode + 1, ..File::default() };
+        let dead = core::mem::replace(file, fresh);
+        kernel.dead.push(dead);
+    }
+
+    /// How many registrations there are that no number leads to.
+    pub fn dead(&self) -> usize {
+        self.0.0.lock().unwrap().dead.iter().filter(|file| file.registration.is_some()).count()
+    }
+
     /// The token of what is registered under a number, and whether it would be reported.
     pub fn registered(&self, fd: RawFd) -> Option<(u64, bool)> {
         let registration = self.with(fd, |file| file.registration);
         registration.map(|registration| (registration.token, registration.armed))
+    }
+
+    /// Whether it is registered to be reported again and again.
+    pub fn by_level(&self, fd: RawFd) -> bool {
+        self.with(fd, |file| file.registration.is_some_and(|registration| registration.mode == Mode::Level))
     }
 
     /// What a number's registration asks for.
@@ -98,7 +120,9 @@ struct Fake(Files);
 /// The kernel forgets what a poller was told when the poller is closed.
 impl Drop for Fake {
     fn drop(&mut self) {
-        for file in self.0.0.0.lock().unwrap().files.iter_mut().flatten() {
+        let mut kernel = self.0.0.0.lock().unwrap();
+        kernel.dead.clear();
+        for file in kernel.files.iter_mut().flatten() {
             file.registration = None;
         }
     }
@@ -147,9 +171,39 @@ impl Poller for Fake {
             Some(registration) => {
                 registration.token = token;
                 registration.armed = false;
+                registration.mode = Mode::OneShot;
                 Ok(())
             }
         })
+    }
+
+    fn level_pays(&self) -> bool {
+        self.0.1
+    }
+
+    fn renew(&self, wanted: &[poller::Registration]) -> Result<(), PollError> {
+        // Two steps, as for the kernel: what is changed in between is changed in the old set.
+        let fresh: Vec<_> = wanted
+            .iter()
+            .map(|wanted| {
+                let poller::Registration { fd, token, events, mode } = *wanted;
+                let known = self.change(fd, |registration| {
+                    let known = registration.is_some();
+                    let armed = events != Events::NONE;
+                    Ok(known.then_some(Registration { token, events, armed, mode }))
+                });
+                (fd, known.unwrap_or(None))
+            })
+            .collect();
+        let mut kernel = self.0.0.0.lock().unwrap();
+        kernel.dead.clear();
+        for file in kernel.files.iter_mut().flatten() {
+            file.registration = None;
+        }
+        for (fd, registration) in fresh {
+            kernel.files[fd as usize].as_mut().expect("known, so open").registration = registration;
+        }
+        Ok(())
     }
 
     fn delete(&self, fd: RawFd) -> Result<(), PollError> {
@@ -163,7 +217,8 @@ impl Poller for Fake {
         kernel.waiting = true;
         loop {
             let before = out.len();
-            for file in kernel.files.iter_mut().flatten() {
+            let Kernel { files, dead, .. } = &mut *kernel;
+            for file in files.iter_mut().flatten().chain(dead) {
                 let ready = file.ready;
                 let Some(registration) = &mut file.registration else { continue };
                 let events = Events(ready.0 & registration.events.0);

@@ -22,6 +22,7 @@
 
 mod fake_poller;
 mod handing_over;
+mod level;
 mod parking;
 mod readiness;
 mod rearming;

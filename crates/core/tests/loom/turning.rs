@@ -1,7 +1,7 @@
 //! What the seam does, in a few lines: a loop of closures, and the thread that turns it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use manyhands_core::poller::PollerKind;
@@ -185,14 +185,37 @@ impl Gate {
     }
 }
 
-/// Prints how many orders were explored, at the end of a test.
+/// Explores a test twice, on a poller whose registrations are armed again after each report and on one where it pays to
+/// leave them armed, and prints how many orders there were.
 pub fn explore(name: &str, test: impl Fn() + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    for (level, how) in [(false, "once"), (true, "by level")] {
+        let test = test.clone();
+        explore_armed(level, &format!("{name}, {how}"), move || test());
+    }
+}
+
+/// As [`explore`], for what concerns registrations that stay armed.
+pub fn explore_level(name: &str, test: impl Fn() + Send + Sync + 'static) {
+    explore_armed(true, name, test);
+}
+
+fn explore_armed(level: bool, name: &str, test: impl Fn() + Send + Sync + 'static) {
     let orders = Arc::new(AtomicU64::new(0));
     let counted = orders.clone();
     let began = std::time::Instant::now();
+    LEVEL.store(level, Ordering::SeqCst);
     loom::model(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         test();
     });
     println!("{name}: {} orders in {:.1?}", orders.load(Ordering::Relaxed), began.elapsed());
+}
+
+/// Whether it pays to leave a registration armed, in the model that is explored now: one test runs at a time.
+static LEVEL: AtomicBool = AtomicBool::new(false);
+
+/// See [`LEVEL`].
+pub fn level() -> bool {
+    LEVEL.load(Ordering::SeqCst)
 }

@@ -18,6 +18,7 @@ macro_rules! for_every_poller {
 
 mod numbers;
 mod process;
+mod renewal;
 mod reports;
 mod support;
 mod waiting;
