@@ -31,6 +31,13 @@ pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
 impl<T> Mutex<T> {
     /// A free mutex around `value`.
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    /// A free mutex around `value`. Loom's cannot be made at compile time.
+    #[cfg(loom)]
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
@@ -43,6 +50,18 @@ impl<T> Mutex<T> {
         return match self.0.lock() {
             Ok(guard) => guard,
             Err(poisoned) => poisoned.into_inner(),
+        };
+    }
+
+    /// The lock if nobody has it. For who must not wait even for a short stretch: the collector.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        #[cfg(manyhands_tsan)]
+        return self.0.try_lock();
+        #[cfg(not(manyhands_tsan))]
+        return match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
         };
     }
 }

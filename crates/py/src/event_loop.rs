@@ -1,12 +1,13 @@
 //! The compiled half of `manyhands.EventLoop`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use manyhands_core::event_loop::Options;
 
 use manyhands_core::hub::Wake;
+use manyhands_core::sync::Mutex;
 use manyhands_core::watch::Finished;
 use manyhands_core::{Clock, Error, EventLoop, Events, JoinOptions, Life, Next, Origin, Place, PollerKind, Refused};
 use pyo3::PyTraverseError;
