@@ -10,9 +10,10 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
+use crate::arguments::{callable, interest};
 use crate::attach;
 use crate::errors::{self, About};
-use crate::event_loop::{LoopCore, callable, interest};
+use crate::event_loop::LoopCore;
 use crate::payload::{Call, Carried};
 use crate::run::events_object;
 use crate::strand::Strand;
