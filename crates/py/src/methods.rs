@@ -336,7 +336,7 @@ impl LoopCore {
 
     /// Make the leader come out of the poller and look.
     fn _nudge(&self) -> PyResult<()> {
-        self.core()?.nudge();
+        self.core()?.wake_poller();
         Ok(())
     }
 
