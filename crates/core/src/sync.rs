@@ -166,3 +166,30 @@ pub fn thread_number() -> u64 {
     loom::thread::current().id().hash(&mut hasher);
     hasher.finish() | 1
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutex_that_somebody_has_is_not_waited_for() {
+        let mutex = Mutex::new(1);
+        let held = mutex.lock();
+        assert!(mutex.try_lock().is_none());
+        drop(held);
+        assert_eq!(mutex.try_lock().map(|guard| *guard), Some(1));
+    }
+
+    #[test]
+    fn a_mutex_whose_holder_panicked_is_entered_all_the_same() {
+        let mutex = Mutex::new(1);
+        let holder = || {
+            let _held = mutex.lock();
+            panic!("on purpose");
+        };
+        let panicked = std::thread::scope(|scope| scope.spawn(holder).join().is_err());
+        assert!(panicked);
+        assert!(mutex.try_lock().is_some());
+        assert_eq!(*mutex.lock(), 1);
+    }
+}
