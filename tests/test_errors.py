@@ -276,8 +276,8 @@ def test_in_an_owned_thread_they_stop_the_loop_and_are_raised_by_its_stop(error)
     try:
         loop.start()
         loop.post(leave)
+        wait_until(lambda: loop.stopped)  # before anybody has come to the join, nobody is joined either
         wait_until(lambda: loop.joined == 0)
-        assert loop.stopped
         with pytest.raises(error, match="bye"):
             loop.stop()
         assert loop.stop() is True
