@@ -9,7 +9,7 @@
 #
 # The interpreter is scripts/tsan_interpreter.sh's: free-threaded, built by clang. The extension is built by the stable
 # toolchain with the unstable sanitizer flag allowed. std is not instrumented: the core's locks are parking_lot's in this
-# build (crates/core/src/sync.rs), and the few of std that are left are in scripts/tsan_suppressions.txt with the reason.
+# build (crates/core/src/sync.rs), the seam's too; what is left of std is in scripts/tsan_suppressions.txt with the reason.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 import manyhands as mh
+from clocked import Served
 from manyhands import testing
+from manyhands.testing import MockClock
+from signal_scripts import PRELUDE
 from support import LONG, wait_until
 
 OWN_THREADS = {"mh-monitor"}
@@ -216,3 +219,57 @@ def subprocess_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def script(subprocess_python):
+    """Run code behind the prelude; it has to end well and say nothing on standard error."""
+
+    def run(code: str, *, timeout: float = 60) -> str:
+        done = subprocess_python(PRELUDE + code, timeout=timeout)
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.stderr == ""
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def on_main():
+    """Only on the main thread may signal handlers be set."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("needs the main thread")
+
+
+@pytest.fixture
+def served(make_loop, joined):
+    """Serve a loop on a clock that stands until the test moves it."""
+    clock = MockClock()
+    loop = make_loop(clock=clock)
+    with joined(loop):
+        wait_until(lambda: loop.joined == 1)
+        yield Served(loop, clock)
+
+
+@pytest.fixture
+def make_threaded():
+    """Make ThreadedEventLoops (or what `cls` says) that are stopped and closed at the end."""
+    made = []
+
+    def make(*args, cls=mh.ThreadedEventLoop, **options) -> mh.ThreadedEventLoop:
+        loop = cls(*args, **options)
+        made.append(loop)
+        return loop
+
+    yield make
+    for loop in made:
+        if not loop.closed:
+            loop.stop(LONG)
+            loop.close(LONG)
+
+
+@pytest.fixture
+def logged(caplog):
+    """What was logged; forgotten at the end, since a traceback keeps the loop that it went through alive."""
+    yield caplog
+    caplog.get_records("call").clear()

@@ -6,7 +6,7 @@
 use crate::Payload;
 use crate::error::Error;
 use crate::event_loop::EventLoop;
-use crate::hub::{Ready, Wake};
+use crate::hub::{Ready, State, Wake};
 use crate::points::reach;
 use crate::state::{Life, Mode, Phase, Schedule};
 use crate::strand::{Body, Entry, Strand};
@@ -110,7 +110,7 @@ impl<P: Payload> EventLoop<P> {
     ) -> Result<Wake, Refused<P>> {
         let mut wake = Wake::Nobody;
         if body.word.schedule() == Schedule::Push {
-            let mut hub = self.hub.lock();
+            let hub = self.hub.lock();
             if let Err(error) = taking(hub.life, from) {
                 drop(hub);
                 body.word.phase = Phase::Idle;
@@ -118,12 +118,18 @@ impl<P: Payload> EventLoop<P> {
                 drop(body);
                 return Err(Refused { error, payload });
             }
-            hub.ready.push_back(Ready::Strand(strand.clone()));
-            wake = self.hub.wake_for_work(&mut hub);
+            wake = self.enqueue(hub, strand);
         }
         drop(body);
         reach("post.queued");
         Ok(wake)
+    }
+
+    /// Puts a strand whose word said `Push` at the tail of the run queue, says whom to wake, and lets go of the hub: a
+    /// caller may have decided under the same lock that there is still somebody to run it.
+    pub(crate) fn enqueue(&self, mut hub: MutexGuard<'_, State<P>>, strand: &Arc<Strand<P>>) -> Wake {
+        hub.ready.push_back(Ready::Strand(strand.clone()));
+        self.hub.wake_for_work(&mut hub)
     }
 
     fn check_taking(&self, from: Origin) -> Result<(), Error> {
@@ -161,13 +167,10 @@ impl<P: Payload> EventLoop<P> {
             if body.word.mode != Mode::Closed {
                 body.mail().completions.push_back(payload);
                 body.queue.push_back(Entry::Completion);
-                let push = body.word.schedule() == Schedule::Push;
-                let mut wake = Wake::Nobody;
-                if push {
-                    let mut hub = self.hub.lock();
-                    hub.ready.push_back(Ready::Strand(strand.clone()));
-                    wake = self.hub.wake_for_work(&mut hub);
-                }
+                let wake = match body.word.schedule() {
+                    Schedule::Push => self.enqueue(self.hub.lock(), strand),
+                    Schedule::Leave => Wake::Nobody,
+                };
                 drop(body);
                 self.wake(wake);
                 return;

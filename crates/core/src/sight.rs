@@ -47,11 +47,6 @@ impl<P: Payload> EventLoop<P> {
         }
     }
 
-    /// Makes the leader come out of the poller and look.
-    pub fn nudge(&self) {
-        self.poller().wake();
-    }
-
     /// Counts at this moment.
     pub fn stats(&self) -> Stats {
         let watches = self.watches.lock().len();
@@ -118,12 +113,7 @@ impl<P: Payload> EventLoop<P> {
 
 impl<P: Payload> Sleeper for EventLoop<P> {
     fn clock_moved(&self) {
-        let hub = self.hub.lock();
-        let polling = matches!(hub.lead, Lead::Polling { .. });
-        drop(hub);
-        if polling {
-            self.poller().wake();
-        }
+        self.wake_poller();
     }
 
     fn waits_until(&self) -> Waits {

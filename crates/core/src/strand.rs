@@ -14,7 +14,7 @@ use crate::Payload;
 use crate::counters::{Counted, Kind};
 use crate::error::Error;
 use crate::event_loop::EventLoop;
-use crate::hub::{Ready, Wake};
+use crate::hub::Wake;
 use crate::slots::Token;
 use crate::state::{Life, Mode, Phase, RemovalReason, Schedule, StrandState, StrandWord};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -250,12 +250,10 @@ impl<P: Payload> EventLoop<P> {
     pub fn resume_strand(&self, strand: &Arc<Strand<P>>) {
         let mut body = strand.body.lock();
         let more = body.has_items();
-        let mut wake = Wake::Nobody;
-        if body.word.resume(more) == Schedule::Push {
-            let mut hub = self.hub.lock();
-            hub.ready.push_back(Ready::Strand(strand.clone()));
-            wake = self.hub.wake_for_work(&mut hub);
-        }
+        let wake = match body.word.resume(more) {
+            Schedule::Push => self.enqueue(self.hub.lock(), strand),
+            Schedule::Leave => Wake::Nobody,
+        };
         if body.waiters > 0 {
             strand.vacated.notify_all();
         }

@@ -31,6 +31,13 @@ pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
 impl<T> Mutex<T> {
     /// A free mutex around `value`.
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        Self(imp::Mutex::new(value))
+    }
+
+    /// A free mutex around `value`. Loom's cannot be made at compile time.
+    #[cfg(loom)]
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
@@ -43,6 +50,18 @@ impl<T> Mutex<T> {
         return match self.0.lock() {
             Ok(guard) => guard,
             Err(poisoned) => poisoned.into_inner(),
+        };
+    }
+
+    /// The lock if nobody has it. For who must not wait even for a short stretch: the collector.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        #[cfg(manyhands_tsan)]
+        return self.0.try_lock();
+        #[cfg(not(manyhands_tsan))]
+        return match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
         };
     }
 }
@@ -146,4 +165,31 @@ pub fn thread_number() -> u64 {
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     loom::thread::current().id().hash(&mut hasher);
     hasher.finish() | 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutex_that_somebody_has_is_not_waited_for() {
+        let mutex = Mutex::new(1);
+        let held = mutex.lock();
+        assert!(mutex.try_lock().is_none());
+        drop(held);
+        assert_eq!(mutex.try_lock().map(|guard| *guard), Some(1));
+    }
+
+    #[test]
+    fn a_mutex_whose_holder_panicked_is_entered_all_the_same() {
+        let mutex = Mutex::new(1);
+        let holder = || {
+            let _held = mutex.lock();
+            panic!("on purpose");
+        };
+        let panicked = std::thread::scope(|scope| scope.spawn(holder).join().is_err());
+        assert!(panicked);
+        assert!(mutex.try_lock().is_some());
+        assert_eq!(*mutex.lock(), 1);
+    }
 }

@@ -281,7 +281,9 @@ impl<P: Payload> EventLoop<P> {
         self.timers.lock().when(token)
     }
 
-    pub(crate) fn wake_poller(&self) {
+    /// Makes the leader come out of the poller and look. One that is not in it, or is on its way out, looks anyhow: it
+    /// asks for the next deadline, and the time, after it has said that it polls.
+    pub fn wake_poller(&self) {
         let mut hub = self.hub.lock();
         let wake = match hub.lead {
             Lead::Polling { blocking: true, .. } if !hub.poller_woken => {

@@ -8,13 +8,19 @@
 //! * Every class is frozen, with its own synchronisation, and shows the collector what it holds.
 //! * A detached thread drops no Python reference: the build has no reference pool, and PyO3 aborts.
 
+mod adding;
+mod arguments;
 mod attach;
 mod clock;
 mod errors;
 mod event_loop;
+mod joining;
+mod methods;
 mod payload;
 mod points;
 mod run;
+mod sending;
+mod sight;
 mod strand;
 mod timer;
 mod watch;
@@ -27,12 +33,14 @@ mod _core {
     #[pymodule_export]
     use crate::clock::ManualClock;
     #[pymodule_export]
-    use crate::event_loop::{LoopCore, Seat};
+    use crate::event_loop::LoopCore;
     #[pymodule_export]
     use crate::points::{
         HoldPoint, after_fork_in_child, is_lent, live_objects, point_names, points_compiled, set_thread_name,
         strand_table,
     };
+    #[pymodule_export]
+    use crate::sight::Seat;
     #[pymodule_export]
     use crate::strand::Strand;
     #[pymodule_export]

@@ -59,6 +59,14 @@ impl Payload for Carried {
 }
 
 impl Carried {
+    /// The watch, if it stands for one.
+    pub fn into_watch(self) -> Option<Py<Watch>> {
+        match self {
+            Self::Watch(watch) => Some(watch),
+            Self::Call(_) => None,
+        }
+    }
+
     /// Shows the collector what is held.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {

@@ -1,8 +1,8 @@
 //! What tests see and hold: named points, live objects, the table of states. And two small services of the process.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use manyhands_core::sync::{Arc, Condvar, Mutex};
 use manyhands_core::{counters, points, state};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -73,25 +73,25 @@ impl HoldPoint {
 
 impl Shared {
     fn lock<R>(&self, look: impl FnOnce(&mut Hold) -> R) -> R {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.state.lock())
     }
 
     fn wait(&self, limit: Option<Duration>, settled: impl Fn(&Hold) -> bool) -> bool {
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let mut hold = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hold = self.state.lock();
         while !settled(&hold) {
-            let left = deadline.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
                 return false;
             }
-            hold = self.changed.wait_timeout(hold, left).unwrap_or_else(PoisonError::into_inner).0;
+            hold = self.changed.wait(hold, left);
         }
         true
     }
 }
 
 fn holds<R>(change: impl FnOnce(&mut Vec<Arc<Shared>>) -> R) -> R {
-    let mut holds = HOLDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut holds = HOLDS.lock();
     let result = change(&mut holds);
     #[cfg(feature = "points")]
     points::arm(!holds.is_empty());

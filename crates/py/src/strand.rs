@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use manyhands_core::Place;
+use manyhands_core::StrandState;
 use manyhands_core::watch::Occupant;
-use manyhands_core::{Strand as CoreStrand, StrandState};
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 
+use crate::arguments::callable;
 use crate::attach;
-use crate::errors::{self, About};
-use crate::event_loop::{LoopCore, callable};
+use crate::event_loop::{CoreStrand, LoopCore};
 use crate::payload::{Call, Carried};
+use crate::sending;
 use crate::timer::Timer;
 
 /// A queue served by one thread at a time, in order. Made by `EventLoop.strand`, or with a watch.
@@ -23,20 +24,15 @@ use crate::timer::Timer;
 #[pyclass(frozen, module = "manyhands", weakref)]
 pub struct Strand {
     pub owner: Py<LoopCore>,
-    pub strand: Arc<CoreStrand<Carried>>,
+    pub strand: Arc<CoreStrand>,
     name: String,
 }
 
 impl Strand {
     /// A handle; the strand lives on without it only while it has something to do.
-    pub fn new(owner: Py<LoopCore>, strand: Arc<CoreStrand<Carried>>, name: Option<String>) -> Self {
+    pub fn new(owner: Py<LoopCore>, strand: Arc<CoreStrand>, name: Option<String>) -> Self {
         let name = name.unwrap_or_else(|| strand.name());
         Self { owner, strand, name }
-    }
-
-    fn about<'a>(slf: &'a Bound<'_, Self>) -> About<'a> {
-        let this = slf.get();
-        About { name: this.owner.get().name(), strand: Some(slf.as_any().clone()), ..About::default() }
     }
 }
 
@@ -77,7 +73,7 @@ impl Strand {
     /// Blocks: never.
     #[pyo3(signature = (callback, *args))]
     fn post(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<()> {
-        Self::put(slf, callback, args, Place::Ordinary)
+        sending::post(slf.get().owner.get(), Some(slf), "message", callback, args, Place::Ordinary)
     }
 
     /// Run `callback(*args)` before the ordinary messages that wait, after urgent ones posted before.
@@ -90,7 +86,7 @@ impl Strand {
     /// Blocks: never.
     #[pyo3(signature = (callback, *args))]
     fn post_urgent(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>) -> PyResult<()> {
-        Self::put(slf, callback, args, Place::Urgent)
+        sending::post(slf.get().owner.get(), Some(slf), "message", callback, args, Place::Urgent)
     }
 
     /// Post the last message: earlier ones run, later ones are refused, then the strand's watches are removed.
@@ -109,21 +105,7 @@ impl Strand {
         callback: Option<Bound<'_, PyAny>>,
         args: Bound<'_, PyTuple>,
     ) -> PyResult<()> {
-        let this = slf.get();
-        let payload = match callback {
-            None => None,
-            Some(callback) => {
-                callable("callback", &callback)?;
-                Some(Carried::Call(Call::new("terminal", callback, args)?.on(Some(slf))))
-            }
-        };
-        let owner = this.owner.get();
-        let core = owner.core()?;
-        let wake = core
-            .post_terminal(&this.strand, payload, owner.origin())
-            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))?;
-        LoopCore::wake(slf.py(), core, wake);
-        Ok(())
+        sending::post_terminal(slf.get().owner.get(), Some(slf), callback, args)
     }
 
     /// Run `callback(*args)` on this strand in `delay` seconds, 0 or more.
@@ -139,8 +121,7 @@ impl Strand {
         callback: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
     ) -> PyResult<Timer> {
-        let this = slf.get();
-        LoopCore::timer_after(this.owner.bind(slf.py()), delay, None, Some(slf), callback, args)
+        sending::call_after(slf.get().owner.bind(slf.py()), Some(slf), delay, false, callback, args)
     }
 
     /// Run `callback(*args)` on this strand at `when` seconds on the loop's clock.
@@ -156,9 +137,7 @@ impl Strand {
         callback: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
     ) -> PyResult<Timer> {
-        let this = slf.get();
-        let when = attach::nanoseconds("when", when)?;
-        LoopCore::timer(this.owner.bind(slf.py()), when, None, Some(slf), callback, args)
+        sending::call_at(slf.get().owner.bind(slf.py()), Some(slf), when, callback, args)
     }
 
     /// Run `callback(*args)` on this strand every `interval` seconds, above 0, at a fixed rate.
@@ -177,8 +156,7 @@ impl Strand {
         callback: Bound<'_, PyAny>,
         args: Bound<'_, PyTuple>,
     ) -> PyResult<Timer> {
-        let this = slf.get();
-        LoopCore::timer_after(this.owner.bind(slf.py()), interval, Some(interval), Some(slf), callback, args)
+        sending::call_after(slf.get().owner.bind(slf.py()), Some(slf), interval, true, callback, args)
     }
 
     /// Start nothing on the strand until `resume()`: messages queue up, readiness and timers stay pending.
@@ -263,19 +241,6 @@ impl Strand {
 }
 
 impl Strand {
-    fn put(slf: &Bound<'_, Self>, callback: Bound<'_, PyAny>, args: Bound<'_, PyTuple>, place: Place) -> PyResult<()> {
-        callable("callback", &callback)?;
-        let this = slf.get();
-        let owner = this.owner.get();
-        let payload = Carried::Call(Call::new("message", callback, args)?.on(Some(slf)));
-        let core = owner.core()?;
-        let wake = core
-            .post(&this.strand, payload, place, owner.origin())
-            .map_err(|refused| errors::raise(slf.py(), refused.error, &Self::about(slf)))?;
-        LoopCore::wake(slf.py(), core, wake);
-        Ok(())
-    }
-
     /// Whether nobody else is inside, after a wait if the calling thread may wait.
     fn wait_vacant(&self, py: Python<'_>, timeout: Option<core::time::Duration>) -> PyResult<bool> {
         let core = self.owner.get().core()?;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use manyhands_core::{Strand as CoreStrand, Token};
+use manyhands_core::Token;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use crate::event_loop::LoopCore;
-use crate::payload::Carried;
+use crate::event_loop::{CoreStrand, LoopCore};
 
 /// A callback at a time of the loop's clock. Made by `call_later`, `call_at` and `call_every`.
 ///
@@ -18,7 +17,7 @@ use crate::payload::Carried;
 pub struct Timer {
     pub owner: Py<LoopCore>,
     pub token: Token,
-    pub strand: Option<Arc<CoreStrand<Carried>>>,
+    pub strand: Option<Arc<CoreStrand>>,
     /// Nanoseconds; the last deadline that was seen.
     pub when: AtomicU64,
 }

@@ -1,7 +1,8 @@
 //! A watch's handle: the object that its handler gets.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use manyhands_core::sync::Mutex;
 use manyhands_core::watch::Occupant;
 use manyhands_core::{RemovalReason, Watch as CoreWatch};
 use pyo3::PyTraverseError;
@@ -9,9 +10,10 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
+use crate::arguments::{callable, interest};
 use crate::attach;
 use crate::errors::{self, About};
-use crate::event_loop::{LoopCore, callable, interest};
+use crate::event_loop::LoopCore;
 use crate::payload::{Call, Carried};
 use crate::run::events_object;
 use crate::strand::Strand;
@@ -53,7 +55,7 @@ pub struct Late {
 
 impl Watch {
     fn late<R>(&self, look: impl FnOnce(&mut Late) -> R) -> R {
-        look(self.late.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+        look(self.late.lock().get_or_insert_default())
     }
 
     fn about<'a>(slf: &'a Bound<'_, Self>) -> About<'a> {
@@ -297,7 +299,7 @@ impl Watch {
         visit.call(&self.name)?;
         visit.call(&self.on_error)?;
         // A fork may have left the lock taken for ever: then the child shows less and frees less.
-        let Ok(late) = self.late.try_lock() else { return Ok(()) };
+        let Some(late) = self.late.try_lock() else { return Ok(()) };
         let Some(late) = late.as_ref() else { return Ok(()) };
         visit.call(&late.strand)?;
         late.on_removed.iter().try_for_each(|callback| visit.call(callback))
