@@ -20,18 +20,24 @@ pub enum Kind {
     Timers,
     /// Threads joined to a loop.
     Seats,
+    /// [`crate::pool::Pool`]
+    Pools,
+    /// [`crate::pool::Job`]
+    Jobs,
 }
 
 /// Every kind with its name.
-pub const KINDS: [(Kind, &str); 5] = [
+pub const KINDS: [(Kind, &str); 7] = [
     (Kind::Loops, "loops"),
     (Kind::Strands, "strands"),
     (Kind::Watches, "watches"),
     (Kind::Timers, "timers"),
     (Kind::Seats, "seats"),
+    (Kind::Pools, "pools"),
+    (Kind::Jobs, "jobs"),
 ];
 
-static LIVE: [AtomicI64; 5] = [const { AtomicI64::new(0) }; 5];
+static LIVE: [AtomicI64; 7] = [const { AtomicI64::new(0) }; 7];
 
 /// How many of a kind are alive in this process.
 pub fn live(kind: Kind) -> i64 {

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::fork::{self, Remembered};
 use crate::hub::{Hub, Wake};
 use crate::numbers::Numbers;
+use crate::owned::OwnedJobs;
 use crate::poller::{self, Poller, PollerKind};
 use crate::slots::Slots;
 use crate::state::Life;
@@ -48,6 +49,7 @@ pub struct EventLoop<P: Payload> {
     /// While the main thread is joined: the readable end that signals are written to, and the descriptor that they were
     /// written to before (-1 for none), which gets a copy.
     pub(crate) signals: Mutex<Option<(RawFd, RawFd)>>,
+    pub(crate) owned: Mutex<OwnedJobs>,
     epoch: u32,
     process: u32,
     /// Until `close` gives the descriptors back.
@@ -76,6 +78,7 @@ impl<P: Payload> EventLoop<P> {
             timers: Mutex::new(Timers::new()),
             clock: options.clock,
             signals: Mutex::new(None),
+            owned: Mutex::new(OwnedJobs::new()),
             epoch: fork::epoch(),
             process: std::process::id(),
             remembered: Mutex::new(Some(fork::remember([one, two]))),

@@ -17,6 +17,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::Payload;
 use crate::counters::{Counted, Kind};
+use crate::owned::JobRef;
 use crate::slots::Token;
 use crate::state::Life;
 use crate::strand::Strand;
@@ -118,6 +119,10 @@ pub(crate) struct State<P: Payload> {
     pub(crate) terminal: Option<P>,
     /// The signal descriptor was readable: the main thread has to look.
     pub(crate) signal: bool,
+    /// Places taken for jobs on a joined thread.
+    pub(crate) places: usize,
+    /// The jobs that have one.
+    pub(crate) in_place: Vec<JobRef>,
     /// Threads whose `join` ends when the loop is idle.
     pub(crate) idle_waiters: usize,
     pub(crate) next_seat: u64,
@@ -181,6 +186,8 @@ impl<P: Payload> Hub<P> {
                 stale: HashSet::new(),
                 terminal: None,
                 signal: false,
+                places: 0,
+                in_place: Vec::new(),
                 idle_waiters: 0,
                 next_seat: 1,
                 handled: 0,

@@ -21,6 +21,8 @@
 //! | `signal`, `sight` | signals through the poller; counts, dumps, the collector's view |
 //! | `event_loop` | what all of this is done to |
 //! | `poller`  | epoll, poll and select behind one trait |
+//! | `pool`    | blocking calls on threads of their own, under control |
+//! | `owned`   | the jobs that end with a watch or a strand |
 //! | `readiness` | a cached readiness word that an edge cannot slip past |
 //! | `clock`   | monotonic time, or time moved by hand |
 //! | `fork`, `counters`, `points` | a forked child, live objects, places where a test can hold a thread |
@@ -37,8 +39,10 @@ pub mod fork;
 pub mod hub;
 pub mod life;
 mod numbers;
+pub mod owned;
 pub mod points;
 pub mod poller;
+pub mod pool;
 pub mod post;
 pub mod readiness;
 pub mod seat;

@@ -36,8 +36,12 @@ impl<P: Payload> EventLoop<P> {
         reach("stop.requested");
         let mut hub = self.hub.lock();
         let wake = self.hub.wake_all(&mut hub);
+        let in_place = !drain && !hub.in_place.is_empty();
         drop(hub);
         self.wake(wake);
+        if in_place {
+            self.stop_in_place();
+        }
         Ok(())
     }
 

@@ -18,6 +18,10 @@ pub const POINTS: &[&str] = &[
     "add.registered",
     "post.queued",
     "stop.requested",
+    "job.taken",
+    "job.ending",
+    "job.told",
+    "sync.begun",
 ];
 
 /// Whether this build has them.

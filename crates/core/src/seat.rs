@@ -135,7 +135,10 @@ impl<P: Payload> EventLoop<P> {
         hub.next_seat += 1;
         hub.seats.push(shared.clone());
         self.hub.count_seats(&hub);
+        let second = hub.seats.len() == 2;
         drop(hub);
+        // From now on a thread may poll beside a handler.
+        let finished = if second { self.arm_for_one_report() } else { Vec::new() };
         reach("join.entered");
         Ok(Some(Seat {
             shared,
@@ -143,7 +146,7 @@ impl<P: Payload> EventLoop<P> {
             deadline: options.timeout.map(|timeout| now.saturating_add(timeout.as_nanos() as u64)),
             handled: 0,
             tick_left: None,
-            finished: Vec::new(),
+            finished,
             turn: None,
             budget: 0,
             current: Current::Nothing,

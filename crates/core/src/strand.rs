@@ -310,6 +310,7 @@ impl<P: Payload> EventLoop<P> {
         }
         let watches = body.watches();
         drop(body);
+        self.orphan((false, strand.token));
         let reason = if self.life() == Life::Closed { RemovalReason::LoopClosed } else { RemovalReason::StrandClosed };
         let cancelled = self.timers.lock().cancel_all(strand);
         drop(cancelled);

@@ -284,6 +284,33 @@ impl<P: Payload> EventLoop<P> {
         }
     }
 
+    /// The thread is about to be in user code that is no handler, for long: what it has run is ended, its strand is
+    /// given back, and the lead is another's. It still counts as inside.
+    pub fn step_aside(&self, seat: &mut Seat<P>) {
+        self.end_item(seat);
+        self.end_turn(seat);
+        let mut hub = self.hub.lock();
+        if matches!(hub.lead, Lead::Held { seat: holder, .. } if holder == seat.id()) {
+            hub.lead = Lead::Free;
+        }
+        let wake = match hub.lead {
+            Lead::Free => self.hub.unpark(&mut hub),
+            _ => self.hub.wake_for_work(&mut hub),
+        };
+        drop(hub);
+        self.wake(wake);
+    }
+
+    /// The watches that ended with what the thread has run: to be paid before it steps into something long.
+    pub fn take_finished(&self, seat: &mut Seat<P>) -> Vec<Finished<P>> {
+        core::mem::take(&mut seat.finished)
+    }
+
+    /// The thread is back from what it stepped aside for.
+    pub fn step_back(&self, seat: &mut Seat<P>) {
+        seat.now = monotonic();
+    }
+
     fn timer_ended(&self, token: Token, next: TimerNext) {
         let now = self.clock.now();
         let mut timers = self.timers.lock();

@@ -35,6 +35,8 @@ pub struct Watch<P: Payload> {
     fd: RawFd,
     token: Token,
     strand: Arc<Strand<P>>,
+    /// The strand was made for it and ends with it; another watch may sit there too.
+    own_strand: bool,
     /// The flags of `state::watch`. GUARDED BY `strand.body`; atomic only so that it can be shared.
     word: AtomicU32,
     /// What to report. GUARDED BY `strand.body`.
@@ -176,7 +178,7 @@ impl<P: Payload> Watch<P> {
     fn occupant(&self, body: &Body<P>) -> Occupant {
         let inside = match body.inside {
             Inside::Watch(token) => token == self.token,
-            Inside::Timer => self.strand.own && self.has(REMOVED),
+            Inside::Timer => self.own_strand && self.has(REMOVED),
             Inside::Nobody | Inside::Message => false,
         };
         let thread = if inside { body.thread } else { self.payer.load(Ordering::Relaxed) };
@@ -228,8 +230,9 @@ impl<P: Payload> EventLoop<P> {
         if fd < 0 {
             return Err(Error::Poll(PollError::BadDescriptor).into());
         }
+        let own = strand.is_none();
         let strand = strand.unwrap_or_else(|| self.new_strand(None, true, None));
-        let watch = self.insert_watch(fd, events, strand, make)?;
+        let watch = self.insert_watch(fd, events, (strand, own), make)?;
         let refused = match self.register(&watch, events) {
             Ok(displaced) => {
                 reach("add.registered");
@@ -258,7 +261,7 @@ impl<P: Payload> EventLoop<P> {
         &self,
         fd: RawFd,
         events: Events,
-        strand: Arc<Strand<P>>,
+        (strand, own_strand): (Arc<Strand<P>>, bool),
         make: impl FnOnce(&Arc<Watch<P>>) -> Result<P, E>,
     ) -> Result<Arc<Watch<P>>, E> {
         // A token is needed before the payload can be made, and the payload must not be made under a lock.
@@ -267,6 +270,7 @@ impl<P: Payload> EventLoop<P> {
             fd,
             token,
             strand,
+            own_strand,
             word: AtomicU32::new(0),
             interest: AtomicU32::new(events.0),
             pending: AtomicU32::new(0),
@@ -431,7 +435,7 @@ impl<P: Payload> EventLoop<P> {
         watch.set(REMOVED);
         // Who waits for the end waits for this thread from now on, until it has paid, or leaves that to the one inside.
         watch.payer.store(thread_number(), Ordering::Relaxed);
-        if watch.strand.own {
+        if watch.own_strand {
             body.word.closing();
         }
         drop(body);
@@ -443,7 +447,9 @@ impl<P: Payload> EventLoop<P> {
             _ = self.poller().delete(watch.fd);
         }
         drop(number);
-        if watch.strand.own {
+        self.orphan((true, watch.token));
+        if watch.own_strand {
+            self.orphan((false, watch.strand.token));
             let cancelled = self.timers.lock().cancel_all(&watch.strand);
             drop(cancelled);
         }
@@ -524,6 +530,16 @@ impl<P: Payload> EventLoop<P> {
         let schedule = body.word.schedule();
         drop(body);
         if schedule == Schedule::Push { Noted::Ready(strand) } else { Noted::Known }
+    }
+
+    /// A second thread has joined, and nothing is armed by level from now on: arms what is for one report. Else that
+    /// thread's first poll would report again whatever the first one has found and not yet handled.
+    pub(crate) fn arm_for_one_report(&self) -> Vec<Finished<P>> {
+        let watches: Vec<_> = {
+            let watches = self.watches.lock();
+            watches.iter().filter_map(|(_, record)| Some(record.as_ref()?.watch.clone())).collect()
+        };
+        watches.iter().filter(|watch| watch.has(LEVEL)).filter_map(|watch| self.sync_or_end(watch)).collect()
     }
 
     /// The leader, detached: makes the kernel silent, or tells it the latest. False if it does not know the number: then

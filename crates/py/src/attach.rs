@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use core::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use pyo3::exceptions::PyValueError;
@@ -37,6 +38,13 @@ impl Lent {
     pub fn to(address: usize) -> Self {
         LENT.with(|lent| lent.set(lent.get() + 1));
         Self { served: SERVES.with(|serves| serves.replace(address)) }
+    }
+}
+
+impl Lent {
+    /// Lends the thread to a job; whom it serves stays.
+    pub fn more() -> Self {
+        Self::to(SERVES.with(Cell::get))
     }
 }
 
@@ -78,6 +86,39 @@ pub fn is_main_thread(py: Python<'_>) -> bool {
     ident().is_ok_and(|ident| ident == thread_ident())
 }
 
+/// The main thread, once nobody else may come back to the interpreter; 0 before.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The interpreter is about to end, and only the calling thread, the main one, goes on.
+///
+/// A thread that came back to an interpreter which is ending would be ended by it, inside our frames (CPython before
+/// 3.14): the process would abort. Only daemon threads are left when this is called, and those that wait stay out.
+pub fn leave_behind() {
+    // ORDER: Release; pairs with the Acquire in `detached`.
+    LAST.store(thread_ident(), Ordering::Release);
+}
+
+/// In a forked child: it may have been forked while its parent ended.
+pub fn forget_last() {
+    // ORDER: Relaxed; the child has one thread.
+    LAST.store(0, Ordering::Relaxed);
+}
+
+/// Runs `wait` detached. Every wait of ours is made by this.
+pub fn detached<R: Send>(py: Python<'_>, wait: impl FnOnce() -> R + Send) -> R {
+    py.detach(|| {
+        let result = wait();
+        // ORDER: Acquire; pairs with the Release in `leave_behind`.
+        let last = LAST.load(Ordering::Acquire);
+        if last != 0 && last != thread_ident() {
+            loop {
+                std::thread::park();
+            }
+        }
+        result
+    })
+}
+
 /// How long the main thread waits before it looks for signals again.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -89,12 +130,12 @@ pub fn wait(
     wait: impl Fn(Option<Duration>) -> bool + Send + Sync,
 ) -> PyResult<bool> {
     if !is_main_thread(py) {
-        return Ok(py.detach(|| wait(timeout)));
+        return Ok(detached(py, || wait(timeout)));
     }
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if py.detach(|| wait(Some(left.map_or(LOOK, |left| left.min(LOOK))))) {
+        if detached(py, || wait(Some(left.map_or(LOOK, |left| left.min(LOOK))))) {
             return Ok(true);
         }
         py.check_signals()?;

@@ -80,3 +80,27 @@ pub fn removal_reason(py: Python<'_>, reason: RemovalReason) -> Option<Bound<'_,
     };
     CLASS.import(py, "manyhands._events", "RemovalReason").and_then(|class| class.getattr(name)).ok()
 }
+
+/// The exception for a refusal that has nothing to do with a loop.
+pub fn raise_about(py: Python<'_>, error: Error, what: &str) -> PyErr {
+    match error {
+        Error::Forked { parent } => made(class!(py, "ForkedError"), (what, parent)),
+        other => raise(py, other, &About { name: what, ..About::default() }),
+    }
+}
+
+/// A pool holds as many jobs as it may.
+pub fn pool_full(py: Python<'_>, pool: &Bound<'_, PyAny>, limit: usize) -> PyErr {
+    made(
+        class!(py, "QueueFull")
+            .and_then(|class| class.getattr("of_pool"))
+            .as_ref()
+            .map_err(|error| error.clone_ref(py)),
+        (pool, limit),
+    )
+}
+
+/// A pool takes no more jobs.
+pub fn pool_finished(py: Python<'_>, name: &str) -> PyErr {
+    made(class!(py, "PoolFinished"), (name,))
+}

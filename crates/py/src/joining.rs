@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use crate::attach::{self, Lent};
 use crate::event_loop::{Core, CoreSeat, LoopCore};
+use crate::in_place::{self, Serving};
 use crate::run;
 
 /// Serves the loop, as soon as it is open, until something says leave; how many handlers ran.
@@ -33,7 +34,10 @@ fn serve(owner: &Bound<'_, LoopCore>, options: JoinOptions) -> PyResult<usize> {
     let core = this.core()?;
     let Some(mut seat) = core.enter(options).map_err(|error| this.raise(py, error))? else { return Ok(0) };
     let lent = Lent::to(this.address());
+    let serving = Serving::new(core, attach::is_main_thread(py));
     let result = go_round(owner, core, &mut seat);
+    in_place::give_up(py);
+    drop(serving);
     if core.check_fork().is_err() {
         // A handler forked, and this is the child: nothing of the parent's loop may be touched.
         core::mem::forget(seat);
@@ -56,10 +60,13 @@ fn go_round(owner: &Bound<'_, LoopCore>, core: &Arc<Core>, seat: &mut CoreSeat) 
             Next::Run(item) => {
                 run::item(owner, item, seat)?;
                 core.check_fork().map_err(|error| owner.get().raise(py, error))?;
+                in_place::run(owner, core, seat)?;
             }
             Next::Finished(finished) => LoopCore::pay(owner, finished),
             Next::Wait => {
-                py.detach(|| core.wait(seat));
+                // What was enqueued outside of a handler: by the close of a source, or in a finalizer.
+                in_place::run(owner, core, seat)?;
+                attach::detached(py, || core.wait(seat));
                 if main {
                     py.check_signals()?;
                 }

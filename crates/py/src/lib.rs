@@ -9,21 +9,28 @@
 //! * A detached thread drops no Python reference: the build has no reference pool, and PyO3 aborts.
 
 mod adding;
+mod alarm;
 mod arguments;
 mod attach;
 mod clock;
+mod current;
+mod descriptor;
 mod errors;
 mod event_loop;
+mod in_place;
+mod job;
 mod joining;
 mod methods;
 mod payload;
 mod points;
+mod pool;
 mod run;
 mod sending;
 mod sight;
 mod strand;
 mod timer;
 mod watch;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -31,14 +38,22 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::alarm::{alarm_ring, alarm_wait};
+    #[pymodule_export]
     use crate::clock::ManualClock;
+    #[pymodule_export]
+    use crate::descriptor::wait_descriptor;
     #[pymodule_export]
     use crate::event_loop::LoopCore;
     #[pymodule_export]
+    use crate::job::JobCore;
+    #[pymodule_export]
     use crate::points::{
-        HoldPoint, after_fork_in_child, is_lent, live_objects, point_names, points_compiled, set_thread_name,
-        strand_table,
+        HoldPoint, after_fork_in_child, is_lent, job_table, leave_behind, live_objects, now, point_names,
+        points_compiled, set_thread_name, strand_table,
     };
+    #[pymodule_export]
+    use crate::pool::{PoolCore, PoolCounts, check_in, current_job, sleep_blocking};
     #[pymodule_export]
     use crate::sight::Seat;
     #[pymodule_export]
@@ -47,6 +62,8 @@ mod _core {
     use crate::timer::Timer;
     #[pymodule_export]
     use crate::watch::Watch;
+    #[pymodule_export]
+    use crate::worker::Worker;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use manyhands_core::pool::{JOB_TABLE, Status};
 use manyhands_core::sync::{Arc, Condvar, Mutex};
 use manyhands_core::{counters, points, state};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::attach;
+use crate::{alarm, attach, current};
 
 #[derive(Default)]
 #[cfg_attr(not(feature = "points"), expect(dead_code, reason = "the hook reads what is to be held"))]
@@ -160,10 +161,29 @@ pub fn strand_table() -> Vec<(&'static str, String, String, &'static str, &'stat
     state::STRAND_TABLE.iter().map(row).collect()
 }
 
+/// The arrows of a job's life: (verb, from, to, when, who).
+#[pyfunction]
+pub fn job_table() -> Vec<(&'static str, String, String, &'static str, &'static str)> {
+    let name = |status: Status| format!("{status:?}").to_uppercase();
+    JOB_TABLE.iter().map(|arrow| (arrow.verb, name(arrow.from), name(arrow.to), arrow.when, arrow.who)).collect()
+}
+
+/// Seconds, monotonic: the clock of deadlines. Its zero means nothing.
+#[pyfunction]
+pub fn now() -> f64 {
+    manyhands_core::clock::monotonic() as f64 / 1e9
+}
+
 /// Whether the calling thread is inside a `join()` or `run_ready()`.
 #[pyfunction]
 pub fn is_lent() -> bool {
     attach::lent()
+}
+
+/// To be called last, on the main thread: no other thread comes back from a wait of ours any more.
+#[pyfunction]
+pub fn leave_behind() {
+    attach::leave_behind();
 }
 
 /// To be called once in a forked child, before anything else of the library.
@@ -171,6 +191,9 @@ pub fn is_lent() -> bool {
 pub fn after_fork_in_child() {
     manyhands_core::fork::after_fork_in_child();
     attach::forget_lent();
+    attach::forget_last();
+    current::forget();
+    alarm::forget();
 }
 
 /// Give the calling thread a name that the kernel shows (15 bytes are kept).

@@ -124,7 +124,7 @@ fn sent(
 ) -> PyResult<()> {
     let wake = posted.map_err(|refused| refusal(owner, py, on, refused))?;
     if wake.needed() {
-        py.detach(|| core.wake(wake));
+        attach::detached(py, || core.wake(wake));
     }
     Ok(())
 }

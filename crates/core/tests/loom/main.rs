@@ -22,6 +22,7 @@
 
 mod fake_poller;
 mod handing_over;
+mod jobs;
 mod level;
 mod parking;
 mod readiness;

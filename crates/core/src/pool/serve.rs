@@ -1,0 +1,384 @@
+//! A thread of the pool: it takes what is next, parks when there is nothing, and ends what it ran.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use super::job::Status;
+use super::{Call, Errand, Job, Lane, Place, Pool, PoolLife, State, bucket};
+use crate::Payload;
+use crate::clock::monotonic;
+use crate::points::reach;
+use crate::slots::Token;
+use crate::sync::{Arc, Condvar};
+
+/// A thread's place in a pool.
+pub struct PoolSeat {
+    pub(crate) lane: Lane,
+    pub(crate) unparked: Condvar,
+}
+
+/// What a thread does now.
+#[must_use]
+pub enum Taken<P> {
+    /// Run this job; then [`Pool::end`] or [`Pool::park`].
+    Job(Arc<Job>, P),
+    /// Run this errand of a job.
+    Errand(Errand, P),
+    /// Call [`Pool::wait`], detached, then look again.
+    Wait,
+    /// Leave: the thread is counted out already.
+    Leave,
+}
+
+/// How a job's function ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// With a value or an exception.
+    Finished,
+    /// It gave up, because it was told to.
+    GaveUp,
+}
+
+/// A job that has ended: payloads to drop, under no lock, and a thread to call.
+#[must_use]
+pub struct Ended<P> {
+    /// Its own, if it is not kept to be reaped.
+    pub payload: Option<P>,
+    /// Of the job that had to make room on the done queue.
+    pub evicted: Option<P>,
+    /// Whom to call.
+    pub call: Call,
+}
+
+/// Whose front a job is.
+#[derive(Clone, Copy)]
+enum Front {
+    Resumed,
+    Queue,
+    Slow,
+}
+
+impl<P: Payload> Pool<P> {
+    /// A thread that was asked for is here.
+    pub fn arrive(&self, lane: Lane) -> Arc<PoolSeat> {
+        let mut state = self.lock();
+        let lane_state = &mut state.lanes[lane as usize];
+        lane_state.starting = false;
+        lane_state.started += 1;
+        Arc::new(PoolSeat { lane, unparked: Condvar::new() })
+    }
+
+    /// A thread ends and was not told to leave: another may come for what is queued.
+    pub fn lost(&self, seat: &PoolSeat) -> Call {
+        let mut state = self.lock();
+        state.lanes[seat.lane as usize].started -= 1;
+        self.left.notify_all();
+        self.call(&mut state, seat.lane)
+    }
+
+    /// Attached. What is next for this thread.
+    pub fn take(&self, seat: &PoolSeat) -> (Taken<P>, Call) {
+        let mut state = self.lock();
+        let taken = match seat.lane {
+            Lane::Jobs => self.take_job(&mut state),
+            Lane::Errands => Self::take_errand(&mut state),
+        };
+        if let Some(taken) = taken {
+            let call = self.call(&mut state, seat.lane);
+            drop(state);
+            reach("job.taken");
+            return (taken, call);
+        }
+        if self.leaving(&state, seat.lane) {
+            state.lanes[seat.lane as usize].started -= 1;
+            self.left.notify_all();
+            return (Taken::Leave, Call::Nobody);
+        }
+        (Taken::Wait, Call::Nobody)
+    }
+
+    fn take_job(&self, state: &mut State<P>) -> Option<Taken<P>> {
+        if !self.has_work(state, Lane::Jobs) {
+            return None;
+        }
+        let (queue, token) = self.first(state)?;
+        match queue {
+            Front::Resumed => _ = state.resumed.pop_front(),
+            Front::Queue => _ = state.queue.pop_first(),
+            Front::Slow => _ = state.slow_queue.pop_first(),
+        }
+        Some(self.begin(state, token))
+    }
+
+    /// The job that is next, and where it is: those that go on before those that begin; a slow one only while they have
+    /// not got their share.
+    fn first(&self, state: &State<P>) -> Option<(Front, Token)> {
+        if let Some(token) = state.resumed.front() {
+            return Some((Front::Resumed, *token));
+        }
+        let fast = state.queue.first_key_value();
+        let share = state.slow_busy < self.options.max_slow;
+        let slow = if share { state.slow_queue.first_key_value() } else { None };
+        match (fast, slow) {
+            (Some((fast, _)), Some((slow, token))) if slow < fast => Some((Front::Slow, *token)),
+            (Some((_, token)), _) => Some((Front::Queue, *token)),
+            (None, slow) => slow.map(|(_, token)| (Front::Slow, *token)),
+        }
+    }
+
+    /// Puts a job on the calling thread.
+    fn begin(&self, state: &mut State<P>, token: Token) -> Taken<P> {
+        let now = monotonic();
+        let Some(record) = state.jobs.get_mut(token) else { return Taken::Wait };
+        let job = record.job.clone();
+        let payload = record.payload.duplicate();
+        let here = record.place == Place::Here;
+        let counted = core::mem::replace(&mut record.slot, !here);
+        record.place = Place::Thread;
+        let first = record.started == 0;
+        if first {
+            record.started = now;
+            let waited = now.saturating_sub(record.accepted);
+            state.wait_times[bucket(waited)] += 1;
+        }
+        if let Some(running) = job.status().start() {
+            state.shift(&job, running);
+        }
+        if !here && !counted {
+            state.busy += 1;
+        }
+        if !here && job.traits.slow {
+            state.slow_busy += 1;
+        }
+        self.made_room(state);
+        Taken::Job(job, payload)
+    }
+
+    /// Attached. Begins a job that holds a slot already; None if it was stopped before: its slot is free then.
+    pub fn begin_in_place(&self, job: &Job) -> (Option<P>, Call) {
+        let mut state = self.lock();
+        if job.status() == Status::Queued
+            && let Taken::Job(_, payload) = self.begin(&mut state, job.token())
+        {
+            return (Some(payload), Call::Nobody);
+        }
+        // Stopped: `tell` has left the slot to this thread.
+        if state.jobs.get_mut(job.token()).is_some_and(|record| core::mem::take(&mut record.slot)) {
+            state.busy -= 1;
+        }
+        self.made_room(&state);
+        (None, self.call(&mut state, Lane::Jobs))
+    }
+
+    /// Attached. The next job, for a thread joined to this loop that has a place: if it may run there. Else a thread of the
+    /// pool is called for it.
+    pub fn take_in_place(&self, event_loop: usize) -> (Option<(Arc<Job>, P)>, Call) {
+        let mut state = self.lock();
+        let first = self.first(&state).and_then(|(_, token)| state.jobs.get(token));
+        let willing = first.is_some_and(|record| record.job.traits.in_place == event_loop);
+        if willing && let Some(Taken::Job(job, payload)) = self.take_job(&mut state) {
+            return (Some((job, payload)), Call::Nobody);
+        }
+        (None, self.call(&mut state, Lane::Jobs))
+    }
+
+    fn take_errand(state: &mut State<P>) -> Option<Taken<P>> {
+        loop {
+            let errand = state.errands.pop_front()?;
+            let (Errand::Conclude(token) | Errand::OnStop(token)) = errand;
+            if let Some(record) = state.jobs.get(token) {
+                return Some(Taken::Errand(errand, record.payload.duplicate()));
+            }
+        }
+    }
+
+    /// Whether a thread of the lane has nothing to wait for any more.
+    fn leaving(&self, state: &State<P>, lane: Lane) -> bool {
+        let over = state.life == PoolLife::Ending && state.live() == 0;
+        over && (lane == Lane::Jobs || state.errands.is_empty())
+    }
+
+    /// Detached. Parks until there is something to do, or until it is time to look up.
+    pub fn wait(&self, seat: &Arc<PoolSeat>) {
+        let mut state = self.lock();
+        if self.has_work(&state, seat.lane) || self.leaving(&state, seat.lane) {
+            return;
+        }
+        state.lanes[seat.lane as usize].parked.push(seat.clone());
+        let limit = self.options.idle_look.map(Duration::from_nanos);
+        state = seat.unparked.wait(state, limit);
+        let lane = &mut state.lanes[seat.lane as usize];
+        let parked = lane.parked.len();
+        lane.parked.retain(|other| !Arc::ptr_eq(other, seat));
+        if lane.parked.len() == parked {
+            // It was taken off by whoever woke it.
+            lane.waking = false;
+        }
+    }
+
+    /// A job's function has ended, and its status has not moved yet. Under no lock.
+    pub fn ending(&self) {
+        reach("job.ending");
+    }
+
+    /// Attached. A job on this thread has ended: its outcome is stored where the payload keeps it.
+    pub fn end(&self, job: &Job, outcome: Outcome) -> Ended<P> {
+        let now = monotonic();
+        let mut state = self.lock();
+        let status = job.status();
+        let end = match outcome {
+            Outcome::GaveUp => status.give_up(),
+            Outcome::Finished => None,
+        };
+        let Some(end) = end.or_else(|| status.finish()) else {
+            return Ended { payload: None, evicted: None, call: Call::Nobody };
+        };
+        self.give_slot(&mut state, job);
+        if let Some(record) = state.jobs.get(job.token()) {
+            let ran = now.saturating_sub(record.started);
+            state.run_times[bucket(ran)] += 1;
+        }
+        state.shift(job, end);
+        let (payload, evicted) = self.retire(&mut state, job);
+        self.made_room(&state);
+        let call = self.call(&mut state, Lane::Jobs);
+        Ended { payload, evicted, call }
+    }
+
+    /// A job leaves its thread: its slot is free.
+    pub(crate) fn give_slot(&self, state: &mut State<P>, job: &Job) {
+        if state.jobs.get_mut(job.token()).is_some_and(|record| core::mem::take(&mut record.slot)) {
+            state.busy -= 1;
+            if job.traits.slow {
+                state.slow_busy -= 1;
+            }
+        }
+    }
+
+    /// Attached. The errand of a job that never ran is done.
+    pub fn conclude(&self, job: &Job) -> Ended<P> {
+        let mut state = self.lock();
+        let (payload, evicted) = self.retire(&mut state, job);
+        Ended { payload, evicted, call: Call::Nobody }
+    }
+
+    /// An ended job goes to the done queue, or out of the table.
+    fn retire(&self, state: &mut State<P>, job: &Job) -> (Option<P>, Option<P>) {
+        let token = job.token();
+        let kept = job.traits.keep && !job.orphaned() && self.options.max_done > 0;
+        let number = state.number();
+        let mut out = (None, None);
+        if kept {
+            if let Some(record) = state.jobs.get_mut(token) {
+                record.place = Place::Ended;
+                record.done = number;
+                state.done.insert(number, token);
+            }
+            if state.done.len() > self.options.max_done
+                && let Some((_, oldest)) = state.done.pop_first()
+            {
+                state.counts.dropped += 1;
+                out.1 = state.jobs.remove(oldest).map(|record| record.payload);
+            }
+        } else {
+            out.0 = state.jobs.remove(token).map(|record| record.payload);
+        }
+        self.one_fewer(state);
+        out
+    }
+
+    /// A job is out: whoever waits for the last one is told.
+    pub(crate) fn one_fewer(&self, state: &State<P>) {
+        if state.live() == 0 {
+            self.left.notify_all();
+            if state.life == PoolLife::Ending {
+                Self::wake_all(state);
+            }
+        }
+    }
+
+    pub(crate) fn wake_all(state: &State<P>) {
+        for lane in &state.lanes {
+            for seat in &lane.parked {
+                seat.unparked.notify_one();
+            }
+        }
+    }
+
+    /// Attached. Takes an ended job off the done queue; its payload is to be dropped. False if it has no place there.
+    pub fn reap(&self, job: &Job) -> (bool, Option<P>) {
+        let mut state = self.lock();
+        let Some(record) = state.jobs.get(job.token()) else { return (false, None) };
+        let (place, done) = (record.place, record.done);
+        if !job.status().ended() || !job.traits.keep || job.orphaned() {
+            return (false, None);
+        }
+        if place != Place::Ended {
+            // It never ran, and its errand is still to be done: after that it is not kept.
+            job.set_orphaned();
+            return (true, None);
+        }
+        state.done.remove(&done);
+        (true, state.jobs.remove(job.token()).map(|record| record.payload))
+    }
+
+    /// Attached. It has no owner any more: nobody answers its sync, and nobody will reap it.
+    pub fn disown(&self, job: &Job) -> (Option<P>, Call) {
+        let mut state = self.lock();
+        job.set_orphaned();
+        let call = self.release_unanswered(&mut state, job.token());
+        let done = state.jobs.get(job.token()).map_or(0, |record| record.done);
+        let gone = state.done.remove(&done).and_then(|token| state.jobs.remove(token));
+        (gone.map(|record| record.payload), call)
+    }
+
+    /// Detached. Waits until the job has ended; false after `timeout`. `mine`: the calling thread runs a job of this
+    /// pool; then it is an error if every thread of the pool would wait like this.
+    pub fn wait_ended(&self, job: &Job, timeout: Option<Duration>, mine: bool) -> Result<bool, NobodyLeft> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut state = self.lock();
+        let counted = mine && !job.status().ended() && timeout != Some(Duration::ZERO);
+        if counted {
+            let place = state.jobs.get(job.token()).map(|record| record.place);
+            let needs_thread = matches!(place, Some(Place::Queue(_) | Place::Resumed));
+            if needs_thread && state.waiting + 1 >= self.options.threads {
+                return Err(NobodyLeft);
+            }
+            state.waiting += 1;
+        }
+        let ended = loop {
+            if job.status().ended() {
+                break true;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break false;
+            }
+            state = job.changed.wait(state, left);
+        };
+        if counted {
+            state.waiting -= 1;
+        }
+        Ok(ended)
+    }
+
+    /// Detached, on the job's thread. Sleeps until `timeout` has passed; true, and sooner, if it is told to stop.
+    pub fn sleep(&self, job: &Job, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            if job.status() == Status::Stopping && !job.was_told() {
+                return true;
+            }
+            state = job.changed.wait(state, Some(left));
+        }
+    }
+}
+
+/// Every thread of the pool waits for a job of the pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NobodyLeft;

@@ -1,0 +1,203 @@
+//! A thread of a pool: the loop is Python's (`manyhands._pool_thread`), so that no frame of ours lies below a user's function.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use manyhands_core::pool::{Errand, Lane, PoolSeat, StopReason, Taken};
+use manyhands_core::sync::{Arc, Mutex};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::attach::{self, Lent};
+use crate::current::{self, Before};
+use crate::errors;
+use crate::job::{Callable, JobCore, Work};
+use crate::pool::CorePool;
+
+/// What a worker's thread is inside of.
+struct Inside {
+    job: Py<JobCore>,
+    before: Before,
+    /// A thread of the pool is lent as long as it lives.
+    lent: Option<Lent>,
+}
+
+/// A job for a thread that is not the pool's.
+struct Given {
+    job: Py<JobCore>,
+    /// The thread has taken it from the queue.
+    begun: bool,
+    /// It holds a slot of the pool.
+    slot: bool,
+}
+
+/// A thread's side of a pool. Its methods are called by that thread alone.
+#[pyclass(frozen, module = "manyhands._core")]
+pub struct Worker {
+    pool: Arc<CorePool>,
+    seat: Option<Arc<PoolSeat>>,
+    given: Mutex<Option<Given>>,
+    left: AtomicBool,
+    inside: Mutex<Option<Inside>>,
+}
+
+impl Worker {
+    /// A thread that was asked for is here.
+    pub fn arrive(pool: &Arc<CorePool>, lane: Lane) -> Self {
+        let seat = Some(pool.arrive(lane));
+        let left = AtomicBool::new(false);
+        Self { pool: pool.clone(), seat, given: Mutex::new(None), left, inside: Mutex::new(None) }
+    }
+
+    /// The calling thread, for one job that holds a slot.
+    pub fn in_place(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
+        Self::given(py, Given { job, begun: false, slot: true })
+    }
+
+    /// The calling thread, for one job that it has taken from the queue.
+    pub fn begun(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
+        Self::given(py, Given { job, begun: true, slot: true })
+    }
+
+    /// The calling thread, for one job without a slot.
+    pub fn here(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
+        Self::given(py, Given { job, begun: false, slot: false })
+    }
+
+    fn given(py: Python<'_>, given: Given) -> PyResult<Py<Self>> {
+        let pool = given.job.get().core().clone();
+        let given = Mutex::new(Some(given));
+        Py::new(py, Self { pool, seat: None, given, left: AtomicBool::new(true), inside: Mutex::new(None) })
+    }
+
+    fn take_inside(&self) -> Option<Inside> {
+        self.inside.lock().take()
+    }
+
+    /// Goes into a job.
+    fn begin(&self, job: Bound<'_, JobCore>, slot: bool) -> PyResult<Callable> {
+        let py = job.py();
+        let Work { function, args, kwargs } = JobCore::begin(&job)?;
+        job.get().set_thread(attach::thread_ident());
+        let before = current::enter(&job, slot);
+        let hook = job.get().pool().get().on_start(py);
+        let lent = self.seat.is_none().then(Lent::more);
+        let inside = Inside { job: job.clone().unbind(), before, lent };
+        *self.inside.lock() = Some(inside);
+        let Some(hook) = hook else { return Ok((function, args, kwargs)) };
+        static HOOKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let hooked = HOOKED.import(py, "manyhands._pool_thread", "call_hooked")?;
+        let args = (hook, job, function, args, kwargs).into_pyobject(py)?;
+        Ok((hooked.clone().unbind(), args.unbind(), None))
+    }
+
+    /// Out of the job's function: out of its context.
+    fn leave<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, JobCore>>> {
+        let Some(Inside { job, before, lent }) = self.take_inside() else { return Ok(None) };
+        current::leave(before);
+        drop(lent);
+        let job = job.into_bound(py);
+        job.get().leave_context(py)?;
+        Ok(Some(job))
+    }
+
+    fn ended(job: Bound<'_, JobCore>) -> PyResult<Option<Bound<'_, JobCore>>> {
+        let this = job.get();
+        if this.is_plain() && !this.pool().get().has_on_end() && JobCore::conclude(&job, false)? {
+            // Somebody may have asked to be told between the two looks.
+            return Ok(this.has_callbacks().then_some(job));
+        }
+        Ok(Some(job))
+    }
+}
+
+#[pymethods]
+impl Worker {
+    /// The next function to call, with its arguments; None when the thread has to leave. Waits, detached.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Callable>> {
+        self.check_fork(py)?;
+        let Some(seat) = &self.seat else { return self.take_given(py) };
+        loop {
+            let (taken, wanted) = self.pool.take(seat);
+            JobCore::perform(py, &self.pool, wanted);
+            match taken {
+                Taken::Job(_, held) => return self.begin(held.0.into_bound(py), true).map(Some),
+                Taken::Errand(errand, held) => {
+                    static ERRAND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                    let run = ERRAND.import(py, "manyhands._pool_thread", "run_errand")?;
+                    let conclude = matches!(errand, Errand::Conclude(_));
+                    let args = (held.0, conclude).into_pyobject(py)?;
+                    return Ok(Some((run.clone().unbind(), args.unbind(), None)));
+                }
+                Taken::Wait => attach::detached(py, || self.pool.wait(seat)),
+                Taken::Leave => {
+                    self.left.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The function returned. The job, if something is owed to it.
+    fn returned<'py>(&'py self, py: Python<'py>, value: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, JobCore>>> {
+        self.check_fork(py)?;
+        let Some(job) = self.leave(py)? else { return Ok(None) };
+        if JobCore::store_value(&job, value)? { Ok(None) } else { Self::ended(job) }
+    }
+
+    /// The function raised. The job, if something is owed to it.
+    fn failed<'py>(&'py self, py: Python<'py>, error: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, JobCore>>> {
+        self.check_fork(py)?;
+        let Some(job) = self.leave(py)? else { return Ok(None) };
+        job.get().store_error(py, error)?;
+        Self::ended(job)
+    }
+
+    /// The thread is torn out of the loop that calls these methods, perhaps between two of them: its job ends with the
+    /// error, one that it was given and has not begun is stopped.
+    fn interrupted<'py>(&'py self, py: Python<'py>, error: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, JobCore>>> {
+        let given = self.given.lock().take();
+        if let Some(Given { job, begun: false, .. }) = given {
+            let this = job.get();
+            this.core().stop(this.job(), StopReason::Caller);
+            let (held, wanted) = this.core().begin_in_place(this.job());
+            drop(held);
+            JobCore::perform(py, this.core(), wanted);
+        }
+        self.failed(py, error)
+    }
+
+    /// From here to the end of the thread it is lent: it must not wait for a loop or a pool.
+    fn lend(&self) {
+        core::mem::forget(Lent::to(0));
+    }
+}
+
+impl Worker {
+    fn check_fork(&self, py: Python<'_>) -> PyResult<()> {
+        self.pool.check_fork().map_err(|error| errors::raise_about(py, error, "the pool of this thread"))
+    }
+
+    fn take_given(&self, py: Python<'_>) -> PyResult<Option<Callable>> {
+        let Some(Given { job, begun, slot }) = self.given.lock().take() else { return Ok(None) };
+        if begun {
+            return self.begin(job.into_bound(py), slot).map(Some);
+        }
+        let (held, wanted) = self.pool.begin_in_place(job.get().job());
+        JobCore::perform(py, &self.pool, wanted);
+        match held {
+            Some(held) => self.begin(held.0.into_bound(py), slot).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.seat
+            && !self.left.load(Ordering::Relaxed)
+            && self.pool.check_fork().is_ok()
+        {
+            self.pool.perform(self.pool.lost(seat));
+        }
+    }
+}
