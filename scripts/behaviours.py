@@ -25,11 +25,12 @@ BEHAVIOURS = {
     "pausing and resuming": [*range(36, 40), "39a", *range(40, 47)],
     "messages": [*range(47, 57)],
     "a loop that owns its threads": [57, 58, 59],
+    "the pool": [*range(60, 67), "66a", *range(67, 76), *(f"75{letter}" for letter in "abcdefghi")],
     "faults and surroundings": [*range(92, 97), "96a", 97, 98, 99, "99a", 100, 101, 102],
 }
 """Group -> the numbers of its behaviours."""
 
-FAULTS = [*range(6, 15), *range(19, 26), 27, 28, 29, 32, 33]
+FAULTS = [3, *range(6, 17), *range(19, 30), *range(31, 36)]
 """The numbers of the faults: docs/design/faults.md."""
 
 NAMED = re.compile(r"(T\d+[a-z]?|FAULT \d+)\. ")

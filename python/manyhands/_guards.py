@@ -6,12 +6,14 @@ interpreter, so neither a finalizer nor another thread can come in between, and 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -31,6 +33,7 @@ __all__ = [
     "on_main_thread",
     "open_signal_pair",
     "register",
+    "register_pool",
     "signals_held",
 ]
 
@@ -47,7 +50,16 @@ class Loop(Protocol):
     def _release_signals(self) -> None: ...
 
 
+class Pool(Protocol):
+    """What is asked of a pool here."""
+
+    def finish(self) -> None: ...
+    def _wait_left(self, timeout: float | None = None) -> bool: ...
+    def _report_left(self) -> object: ...
+
+
 _loops: dict[int, weakref.ref[Loop]] = {}
+_pools: dict[int, weakref.ref[Pool]] = {}
 _at_exit: list[Callable[[], None]] = []
 _in_child: list[Callable[[], None]] = []
 
@@ -57,6 +69,12 @@ def register(loop: Loop) -> None:
     open_signal_pair()
     key = id(loop)
     _loops[key] = weakref.ref(loop, lambda _: _loops.pop(key, None))
+
+
+def register_pool(pool: Pool) -> None:
+    """Finish this pool when the interpreter exits."""
+    key = id(pool)
+    _pools[key] = weakref.ref(pool, lambda _: _pools.pop(key, None))
 
 
 def at_exit(callback: Callable[[], None]) -> None:
@@ -81,12 +99,21 @@ def _stop_all() -> None:
     may be left in a wait of ours.
     """
     loops = [loop for reference in list(_loops.values()) if (loop := reference()) is not None]
+    pools = [pool for reference in list(_pools.values()) if (pool := reference()) is not None]
     for loop in loops:
         with contextlib.suppress(Exception):
             loop.request_stop()
+    for pool in pools:
+        with contextlib.suppress(Exception):
+            pool.finish()
+    deadline = time.monotonic() + EXIT_TIMEOUT
     for loop in loops:
         with contextlib.suppress(Exception):
-            loop.wait(EXIT_TIMEOUT)
+            loop.wait(max(0.0, deadline - time.monotonic()))
+    for pool in pools:
+        with contextlib.suppress(Exception):
+            if not pool._wait_left(max(0.0, deadline - time.monotonic())):  # noqa: SLF001 - the pool's own seam
+                pool._report_left()  # noqa: SLF001
     for callback in _at_exit:
         callback()
 
@@ -95,6 +122,7 @@ def _after_fork_in_child() -> None:
     """The child inherits no loop: it closes what it has of them and takes no lock."""
     _core.after_fork_in_child()
     _loops.clear()
+    _pools.clear()
     for callback in _in_child:
         callback()
 
@@ -103,8 +131,10 @@ def _after_fork_in_child() -> None:
 # would never come while such a thread is in `join()`. The name is private and has been there since 3.9; without it
 # loops are stopped by `atexit`, which is enough for daemon threads.
 _register: Callable[[Callable[[], None]], object]
-_register = getattr(threading, "_register_atexit", None) or __import__("atexit").register
+_register = getattr(threading, "_register_atexit", None) or atexit.register
 _register(_stop_all)
+# After the threads that are no daemons have ended: what is left must not come back to an interpreter that ends.
+atexit.register(_core.leave_behind)
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 

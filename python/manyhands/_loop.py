@@ -24,6 +24,7 @@ from manyhands.errors import LoopClosed, LoopStopped, WouldDeadlock
 if TYPE_CHECKING:
     from typing import Self
 
+    from manyhands._pool import ThreadPool
     from manyhands.testing import MockClock
 
 __all__ = ["EventLoop", "SignalWatch"]
@@ -54,6 +55,7 @@ class EventLoop(_core.LoopCore):
         poller: "epoll", or "poll" or "select", which cost more with every watch (select: descriptors below 1024, and a
             hang-up is reported as READ).
         clock: A `manyhands.testing.MockClock` for tests; None for the monotonic clock. Only timers go by it.
+        pool: Where blocking work for this loop is done; None for `manyhands.default_pool()`. `dump()` shows it.
         on_error: Called with an `ErrorReport` when a callback raises; may return `manyhands.KEEP` to keep the watch or
             timer. None logs one record with the traceback on the logger `manyhands.loop`.
         slow_handler: Seconds; a handler that runs for longer is logged with its stack while it still runs.
@@ -75,6 +77,7 @@ class EventLoop(_core.LoopCore):
         name: str = "loop",
         poller: str = "epoll",
         clock: MockClock | None = None,
+        pool: ThreadPool | None = None,
         on_error: OnError | None = None,
         slow_handler: float = 0.1,
         handover: float = 200e-6,
@@ -85,11 +88,20 @@ class EventLoop(_core.LoopCore):
             raise TypeError(f"on_error must be callable, and got {on_error!r}")
         if not slow_handler > 0:
             raise ValueError(f"slow_handler must be a number of seconds above 0, and got {slow_handler!r}")
+        if pool is not None and not isinstance(pool, _core.PoolCore):
+            raise TypeError(f"pool must be a ThreadPool or None, and got {pool!r}")
+        self._pool = pool
         self._on_error = on_error
         self._signal_watches: dict[int, SignalWatch] = {}
         self.slow_handler = float(slow_handler)
+        _guards.open_signal_pair()  # before the loop has descriptors: when there are none left, nothing stays open
         self._open(name, poller, clock, not _guards.gil_enabled(), handover)
         _guards.register(self)
+
+    @property
+    def pool(self) -> ThreadPool | None:
+        """The pool that was given to it; None for `manyhands.default_pool()`. Closing the loop leaves the pool as it is."""
+        return self._pool
 
     # Threads.
 
@@ -287,7 +299,7 @@ class EventLoop(_core.LoopCore):
         )
 
     def dump(self) -> str:
-        """Show threads with what they run, watches, strands and timers, as text for a log or a bug report."""
+        """Show threads with what they run, watches, strands, timers and its pool, as text for a log or a bug report."""
         stats = self.stats()
         state = "closed" if self.closed else "stopped" if self.stopped else "open"
         names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -317,6 +329,8 @@ class EventLoop(_core.LoopCore):
             lines.append(f"  timer: in {due:.3f} s{every}: {getattr(callback, '__qualname__', callback)!r}")
         if len(timers) > _SHOWN:
             lines.append(f"  and {len(timers) - _SHOWN} timers more")
+        if self._pool is not None:
+            lines.append(self._pool.dump())
         return "\n".join(lines)
 
     # Failures.

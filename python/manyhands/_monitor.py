@@ -1,8 +1,12 @@
 """One thread of the process that looks after the time when every other is busy.
 
 It names a handler that blocks, with its stack, while it still blocks: nobody else can, if every joined thread is in one.
-It runs no user code. It starts with the first loop that is joined, looks twice per `slow_handler` while handlers run,
-backs off to ten times that while nothing does, and ends when no loop is left.
+It stops jobs whose deadline has passed, and names those that were told to stop and do not check in. It runs no user code.
+It starts with the first loop that is joined or the first pool that is made, looks twice per `slow_handler` while handlers
+run, backs off to ten times that while nothing does, sleeps until something expires for pools, and ends when nothing is
+left to look after.
+
+It is woken by the core's alarm, which takes no lock of Python's: a finalizer may set a deadline.
 """
 
 from __future__ import annotations
@@ -21,10 +25,15 @@ from manyhands.errors import ManyhandsError
 
 if TYPE_CHECKING:
     from manyhands._loop import EventLoop
+    from manyhands._pool import ThreadPool
 
-__all__ = ["looked_after"]
+__all__ = ["look_after_pool", "looked_after"]
 
 logger = logging.getLogger("manyhands.loop")
+pool_logger = logging.getLogger("manyhands.pool")
+
+_POOL_LOOK = 5.0
+"""Seconds: while there are pools, a look at least so often."""
 
 _IDLE = 10
 """While nothing runs, one look in so many intervals."""
@@ -32,70 +41,103 @@ _IDLE = 10
 
 class _Monitor:
     def __init__(self) -> None:
-        self.wake = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        # Plain dicts of weak references: to copy one is one step, whoever collects a loop or a pool meanwhile.
+        self.loops: dict[int, weakref.ref[EventLoop]] = {}
+        self.pools: dict[int, weakref.ref[ThreadPool]] = {}
         # How many calls serve each loop. One that nobody serves stays until the next look: a program that calls
         # run_ready() over and over wakes nobody.
-        self.loops: weakref.WeakKeyDictionary[EventLoop, int] = weakref.WeakKeyDictionary()
+        self.calls: dict[int, int] = {}
         self.thread: threading.Thread | None = None
         self.ending = False
-        self.added = 0
 
     def add(self, loop: EventLoop) -> None:
-        with self.wake:
-            known = loop in self.loops
-            self.loops[loop] = self.loops.get(loop, 0) + 1
-            if known:
-                return
-            self.added += 1
-            if self.thread is None and not self.ending:
-                self.thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
-                self.thread.start()
-            self.wake.notify()
+        with self.lock:
+            key = id(loop)
+            self.calls[key] = self.calls.get(key, 0) + 1
+            if key not in self.loops:
+                self.loops[key] = weakref.ref(loop, lambda _: self.forget(key))
+                self.start()
 
     def leave(self, loop: EventLoop) -> None:
-        with self.wake:
-            if loop in self.loops:  # not in a child that a handler forked
-                self.loops[loop] -= 1
+        with self.lock:
+            if id(loop) in self.calls:  # not in a child that a handler forked
+                self.calls[id(loop)] -= 1
+
+    def forget(self, key: int) -> None:
+        self.loops.pop(key, None)
+        self.calls.pop(key, None)
+
+    def add_pool(self, pool: ThreadPool) -> None:
+        with self.lock:
+            key = id(pool)
+            self.pools[key] = weakref.ref(pool, lambda _: self.pools.pop(key, None))
+            self.start()
+
+    def start(self) -> None:
+        if self.thread is None and not self.ending:
+            self.thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
+            self.thread.start()
+        _core.alarm_ring()
 
     def end(self) -> None:
-        with self.wake:
+        with self.lock:
             self.ending = True
-            self.wake.notify()
             thread = self.thread
+        _core.alarm_ring()
         if thread is not None:
             thread.join(_guards.EXIT_TIMEOUT)
 
     def run(self) -> None:
         _core.set_thread_name("mh-monitor")
         reported: dict[tuple[int, int], int] = {}
+        rung = 0
         while True:
-            busy, pause, loop = False, float("inf"), None
-            with self.wake:
-                loops, added = list(self.loops), self.added
-            for loop in loops:
-                try:
-                    busy |= _look(loop, reported)
-                except ManyhandsError:  # closed meanwhile
-                    continue
-                pause = min(pause, loop.slow_handler / 2)
-            # Hold none of them while it waits: they could not be collected.
-            loops.clear()
-            del loop
-            with self.wake:
-                unserved = [loop for loop, calls in self.loops.items() if calls == 0]
-                while unserved:
-                    del self.loops[unserved.pop()]
-                if self.ending or not self.loops:
+            # Whoever comes after this look rings, and the wait is over at once.
+            rung = _core.alarm_wait(rung, 0.0)
+            pause = min(self.look_at_loops(reported), self.look_at_pools())
+            with self.lock:
+                for key in [key for key, calls in list(self.calls.items()) if calls == 0]:
+                    self.forget(key)
+                if self.ending or not (self.loops or self.pools):
                     self.thread = None
                     return
-                if added == self.added:  # else a loop came that this look has not seen
-                    self.wake.wait(min(pause if busy else pause * _IDLE, threading.TIMEOUT_MAX))
+            rung = _core.alarm_wait(rung, min(pause, threading.TIMEOUT_MAX))
+
+    def look_at_loops(self, reported: dict[tuple[int, int], int]) -> float:
+        """Say how many seconds may pass until the next look."""
+        busy, pause = False, float("inf")
+        loops = [loop for reference in list(self.loops.values()) if (loop := reference()) is not None]
+        # It holds none of them while it waits: they could not be collected.
+        while loops:
+            loop = loops.pop()
+            with contextlib.suppress(ManyhandsError):  # closed meanwhile
+                busy |= _look(loop, reported)
+                pause = min(pause, loop.slow_handler / 2)
+        return pause if busy else pause * _IDLE
+
+    def look_at_pools(self) -> float:
+        """Say how many seconds may pass until the next look."""
+        pause = float("inf")
+        pools = [pool for reference in list(self.pools.values()) if (pool := reference()) is not None]
+        while pools:
+            pool = pools.pop()
+            with contextlib.suppress(ManyhandsError):
+                expires, silent = pool._expire()
+                if expires is not None:
+                    pause = min(pause, max(0.0, expires - _core.now()))
+                while silent:
+                    _report_silent(pool, silent.pop())
+            if not pools:
+                # A pool that nobody holds any more is looked for now and then: its entry is the monitor's reason to stay.
+                pause = min(pause, _POOL_LOOK)
+        return pause
 
 
 def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
     """Log each handler of the loop that has run for longer than `slow_handler`, once; say whether any handler ran."""
     busy = False
-    for seat in loop._seats():  # noqa: SLF001 - the loop's own seam
+    for seat in loop._seats():
         if seat.running is None:
             continue
         busy = True
@@ -108,9 +150,9 @@ def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
 
 def _report(loop: EventLoop, seat: _core.Seat) -> None:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frame = sys._current_frames().get(seat.thread)  # noqa: SLF001 - the documented way to another thread's stack
+    frame = sys._current_frames().get(seat.thread)
     stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
-    watch = loop._watch_by_token(seat.watch)  # noqa: SLF001
+    watch = loop._watch_by_token(seat.watch)
     what = "a callback" if watch is None else f"of watch {watch.name!r}"
     logger.warning(
         "loop %r: a handler (%s) has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads "
@@ -124,7 +166,30 @@ def _report(loop: EventLoop, seat: _core.Seat) -> None:
     )
 
 
+def _report_silent(pool: ThreadPool, job: _core.JobCore) -> None:
+    if job.done() or not job._thread:
+        return
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frame = sys._current_frames().get(job._thread)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
+    pool_logger.warning(
+        "pool %r: job %r was told to stop (%s) and has not checked in for %g s, on thread %r; let it call "
+        "manyhands.check_in() now and then, or give it an on_stop. It is at:\n%s",
+        pool.name,
+        job.name,
+        job.reason.name if job.reason is not None else "",
+        pool._stop_warning,
+        names.get(job._thread, str(job._thread)),
+        stack,
+    )
+
+
 _monitor = _Monitor()
+
+
+def look_after_pool(pool: ThreadPool) -> None:
+    """Have the monitor look after the deadlines of a pool, as long as somebody holds it."""
+    _monitor.add_pool(pool)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from manyhands._events import ErrorReport, Events, RemovalReason
     from manyhands._loop import OnError
+    from manyhands._pool import ThreadPool
     from manyhands.testing import MockClock
 
 __all__ = ["ThreadedEventLoop"]
@@ -34,6 +34,7 @@ class LoopOptions(TypedDict, total=False):
     name: str
     poller: str
     clock: MockClock | None
+    pool: ThreadPool | None
     on_error: OnError | None
     slow_handler: float
     handover: float
@@ -65,7 +66,7 @@ class ThreadedEventLoop(EventLoop):
         handler: Called as `handler(watch, events)`; None for `handle_events`.
         loop_options: As `EventLoop`.
 
-    Threads: the owned threads are daemons named `mh-<name>-<n>`, start with an empty context and block all signals.
+    Threads: the owned threads are daemons named `mh-<name>-<n>`, start with an empty context.
     """
 
     def __init__(
@@ -120,8 +121,6 @@ class ThreadedEventLoop(EventLoop):
                 raise
 
     def _run(self, n: int) -> None:
-        # A signal is the main thread's business: here it would only interrupt a system call of a handler.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # The kernel keeps 15 bytes: the number must be among them, and no character may be cut in two.
         suffix = f"-{n}"
         kept = f"mh-{self.name}".encode()[: 15 - len(suffix)].decode(errors="ignore")

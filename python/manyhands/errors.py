@@ -11,7 +11,11 @@ ManyhandsError
 ├── WatchRemoved                     the watch was removed
 ├── StrandClosed                     the strand takes nothing more
 ├── BadDescriptor (OSError)          no open descriptor has this number
-└── NotPollable (OSError)            the descriptor cannot be waited for
+├── NotPollable (OSError)            the descriptor cannot be waited for
+├── PoolFinished (RuntimeError)      the pool takes no more jobs
+├── JobCancelled (CancelledError)    the job was stopped by its caller
+└── JobAborted                       the job was stopped by its owner's end, its deadline, its pool, ...
+JobStopped (BaseException)           raised inside a job that was told to stop
 ```
 
 Every error carries what it is about as attributes, and its text says what was expected, what came and what to do.
@@ -19,20 +23,27 @@ Every error carries what it is about as attributes, and its text says what was e
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from manyhands._core import Strand, Watch
     from manyhands._events import RemovalReason
+    from manyhands._job import StopReason
+    from manyhands._pool import ThreadPool
 
 __all__ = [
     "BadDescriptor",
     "ForkedError",
+    "JobAborted",
+    "JobCancelled",
+    "JobStopped",
     "LoopClosed",
     "LoopStopped",
     "ManyhandsError",
     "NotPollable",
+    "PoolFinished",
     "QueueFull",
     "StrandClosed",
     "WatchExists",
@@ -81,28 +92,50 @@ class WouldDeadlock(ManyhandsError, RuntimeError):
     call: str
     loop: str
 
-    def __init__(self, call: str, loop: str) -> None:
+    def __init__(self, call: str, loop: str, text: str | None = None) -> None:
         super().__init__(
-            f"{call} of loop {loop!r} would wait, and this thread is serving a loop: "
+            text
+            or f"{call} of loop {loop!r} would wait, and this thread is serving a loop: "
             "use request_stop() here, and wait from a thread that has not joined"
         )
         self.call = call
         self.loop = loop
 
+    @classmethod
+    def about(cls, text: str) -> WouldDeadlock:
+        """Make the error of a wait that is not for a loop."""
+        return cls("", "", text)
+
 
 class QueueFull(ManyhandsError, RuntimeError):
-    """The strand holds as many messages as it may; the one posted was not taken."""
+    """A strand holds as many messages, or a pool as many jobs, as it may; the one at hand was not taken."""
 
-    strand: Strand
+    strand: Strand | None
+    pool: ThreadPool | None
     limit: int
 
-    def __init__(self, strand: Strand, limit: int) -> None:
+    def __init__(self, strand: Strand | None, limit: int, text: str | None = None) -> None:
+        name = strand.name if strand is not None else None
         super().__init__(
-            f"strand {strand.name!r} has max_pending={limit} messages waiting and took no other: "
+            text
+            or f"strand {name!r} has max_pending={limit} messages waiting and took no other: "
             "post fewer, make max_pending larger, or wait for the strand"
         )
         self.strand = strand
+        self.pool = None
         self.limit = limit
+
+    @classmethod
+    def of_pool(cls, pool: ThreadPool, limit: int) -> QueueFull:
+        """Make the error of a pool."""
+        error = cls(
+            None,
+            limit,
+            f"pool {pool.name!r} has max_queue_depth={limit} jobs waiting and took no other: enqueue fewer, give it more "
+            "threads or a longer queue, or let the caller wait (when_full='wait')",
+        )
+        error.pool = pool
+        return error
 
 
 class WatchExists(ManyhandsError):
@@ -139,6 +172,68 @@ class StrandClosed(ManyhandsError):
         name = f" {strand.name!r}" if strand is not None else ""
         super().__init__(f"strand{name} takes nothing more: it was closed, or its terminal message is in")
         self.strand = strand
+
+
+class PoolFinished(ManyhandsError, RuntimeError):
+    """The pool is finished, or being so; the job was not taken."""
+
+    pool: str
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(
+            f"cannot schedule new futures after shutdown: pool {pool!r} is finished, make a new ThreadPool"
+        )
+        self.pool = pool
+
+
+class JobStopped(BaseException):
+    """The job was told to stop: raised by a check-in inside the job, which cleans up and lets it go.
+
+    Attributes:
+        reason: A `StopReason`.
+    """
+
+    reason: StopReason | None
+
+    def __init__(self, reason: StopReason | None = None) -> None:
+        super().__init__(f"the job was told to stop: {reason.value if reason is not None else 'nobody did'}")
+        self.reason = reason
+
+
+class JobCancelled(ManyhandsError, concurrent.futures.CancelledError):
+    """The job was stopped by `stop()` or `cancel()`."""
+
+    reason: StopReason | None
+
+    def __init__(self, reason: StopReason | None = None) -> None:
+        super().__init__("the job was stopped by its caller")
+        self.reason = reason
+
+
+class JobAborted(ManyhandsError):
+    """The job was stopped, and not by its caller: `reason` says why.
+
+    Of a deadline or the time limit of a sync it is a `TimeoutError` too.
+    """
+
+    reason: StopReason
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(f"the job was stopped: {reason.value}")
+        self.reason = reason
+
+    @classmethod
+    def of(cls, reason: StopReason) -> JobAborted:
+        """Make the error for a reason."""
+        return (_JobTimedOut if reason.name in ("DEADLINE", "SYNC_TIMEOUT") else cls)(reason)
+
+
+class _JobTimedOut(JobAborted, TimeoutError):
+    """Time was the reason."""
+
+
+# What a user sees is the public name: whoever wants to know asks whether it is a TimeoutError.
+_JobTimedOut.__name__ = _JobTimedOut.__qualname__ = "JobAborted"
 
 
 class BadDescriptor(ManyhandsError, OSError):

@@ -1,4 +1,4 @@
-"""The command line: `manyhands echo`, `manyhands doctor`, `manyhands demo`, `manyhands --version`.
+"""The command line: `manyhands serve`, `echo`, `demo`, `doctor`, and `manyhands --version`.
 
 A command is a module of this package with two functions: `configure(parser)` declares its options, `run(options)` does
 the work and returns the exit status. What they use of the library is its public face: the commands are its first users.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import manyhands as mh
-from manyhands.cli import demo, doctor, echo
+from manyhands.cli import demo, doctor, echo, serve
 from manyhands.cli._failure import Failure as Failure
 
 
@@ -34,13 +34,18 @@ COMMANDS = {
         echo.configure,
         echo.run,
     ),
+    "serve": Command(
+        "serve a WSGI application, such as Flask's; what a view does stops when its client hangs up",
+        serve.configure,
+        serve.run,
+    ),
     "doctor": Command(
         "print what a bug report needs: interpreter, system, pollers, limits, versions",
         doctor.configure,
         doctor.run,
     ),
     "demo": Command(
-        "start the echo server, send it real traffic, check every byte, show the figures",
+        "show the library at work: the echo server under real traffic, or jobs for clients that hang up",
         demo.configure,
         demo.run,
     ),

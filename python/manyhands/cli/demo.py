@@ -1,8 +1,9 @@
-"""`manyhands demo`: the echo server at work, in one command and a few seconds.
+"""`manyhands demo`: the library at work, in one command and a few seconds.
 
-Starts `manyhands echo` as a process of its own on a free port, sends it real traffic from many sockets (`_load.py`),
-ends it with the SIGINT that a Ctrl-C would send, and checks that its books agree with ours. Ends with status 1 and a
-sentence if anything was wrong; the server never outlives the demo.
+`manyhands demo jobs` is in `demo_jobs.py`. `manyhands demo echo`, also without its name, shows the loop: it starts `manyhands
+echo` as a process of its own on a free port, sends it real traffic from many sockets (`_load.py`), ends it with the SIGINT
+that a Ctrl-C would send, and checks that its books agree with ours. Ends with status 1 and a sentence if anything was wrong;
+the server never outlives the demo.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
+from manyhands.cli import demo_jobs
 from manyhands.cli._failure import Failure, require_descriptors
 from manyhands.cli._load import Load, LoadRun, Wrong
 from manyhands.cli.echo import DESCRIPTORS, thread_count
@@ -29,18 +31,34 @@ START_TIMEOUT = 20.0
 END_TIMEOUT = 10.0
 """Seconds that it has to end after SIGINT."""
 
+SECONDS = {"echo": 3.0, "jobs": 6.0}
+
 LISTENS = re.compile(r"listening on (?P<host>\S+) port (?P<port>\d+)")
 COUNTED = re.compile(r"^ *bytes +(?P<bytes>[\d,]+)$", re.MULTILINE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--connections", type=_count, default=200, metavar="N", help="at once (default: %(default)s)")
-    parser.add_argument("--seconds", type=_seconds, default=3.0, metavar="S", help="of traffic (default: %(default)s)")
     parser.add_argument(
+        "what",
+        nargs="?",
+        choices=tuple(SECONDS),
+        default="echo",
+        help="echo: the loop, serving many connections; jobs: the pool, hashing for clients that are slow or hang up "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="of traffic (default: {echo:g} for echo, {jobs:g} for jobs)".format(**SECONDS),
+    )
+    echo = parser.add_argument_group("echo only")
+    echo.add_argument("--connections", type=_count, default=200, metavar="N", help="at once (default: %(default)s)")
+    echo.add_argument(
         "--threads", type=thread_count, default=4, metavar="N", help="of the server (default: %(default)s)"
     )
-    parser.add_argument("--poller", choices=("epoll", "poll", "select"), default="epoll", help="(default: %(default)s)")
+    echo.add_argument("--poller", choices=("epoll", "poll", "select"), default="epoll", help="(default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,17 +67,20 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         Failure: the server did not start, answered wrongly, lost something or did not end.
     """
+    seconds = options.seconds or SECONDS[options.what]
+    if options.what == "jobs":
+        return demo_jobs.run(seconds)
     require_descriptors(options.connections + DESCRIPTORS, f"a demo with {options.connections} connections")
     print(f"starting: manyhands echo --port 0 --threads {options.threads} --poller {options.poller}", flush=True)
     with Server(["--port", "0", "--threads", str(options.threads), "--poller", options.poller]) as server:
         print(
             f"asking {server.address[0]} port {server.address[1]} from {options.connections} sockets "
-            f"for {options.seconds:g} s, comparing every byte",
+            f"for {seconds:g} s, comparing every byte",
             flush=True,
         )
         before = server.cpu_seconds()
         try:
-            load = LoadRun(server.address, options.connections, options.seconds).run()
+            load = LoadRun(server.address, options.connections, seconds).run()
         except Wrong as wrong:
             raise Failure(f"{wrong}. {server.last_words()}") from wrong
         cpu = server.cpu_seconds() - before

@@ -129,7 +129,7 @@ def open_listener(host: str, port: int) -> socket.socket:
         except OSError as error:
             listener.close()
             reason = error
-    raise _cannot_listen(host, port, reason) from reason
+    raise cannot_listen(host, port, reason) from reason
 
 
 def lend_threads(loop: mh.EventLoop, threads: int) -> dict[str, int]:
@@ -258,7 +258,8 @@ def _cannot_start(error: OSError) -> Failure:
     return Failure(f"the loop cannot be made ({error}): `manyhands doctor` shows what this system offers.")
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> Failure:
+def cannot_listen(host: str, port: int, error: OSError) -> Failure:
+    """Say why a server cannot listen there, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return Failure(f"port {port} of {host} is in use: end the program that has it, or choose another with --port.")
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -1,0 +1,85 @@
+"""The loop of a pool's thread.
+
+It is Python's: nothing of the core may lie below a user's function on a thread that the end of the interpreter may take by
+surprise.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from manyhands import _core
+from manyhands._running import break_blocking_calls, end
+
+if TYPE_CHECKING:
+    from manyhands._job import Job
+    from manyhands._pool import ThreadPool
+
+__all__ = ["call_hooked", "run_errand", "serve", "thread_main"]
+
+
+def thread_main(pools: list[ThreadPool], lane: int, name: str) -> None:
+    """Serve a pool on a thread of its own."""
+    worker = pools.pop()._worker(lane)
+    # The kernel keeps 15 bytes: the number must be among them, and no character may be cut in two.
+    front, _, number = name.rpartition("-")
+    _core.set_thread_name(front.encode()[: 14 - len(number)].decode(errors="ignore") + "-" + number)
+    worker.lend()
+    contextvars.Context().run(serve, worker)
+
+
+def serve(worker: _core.Worker) -> None:
+    """Run what the pool has, until it has nothing more for this thread."""
+    try:
+        _serve(worker)
+    except BaseException as error:
+        # Ctrl-C between two of the worker's calls, on a thread that is not the pool's: the job must not stay half done.
+        job = worker.interrupted(error)
+        if job is not None:
+            end(job)
+        raise
+
+
+def _serve(worker: _core.Worker) -> None:
+    take, returned, failed = worker.take, worker.returned, worker.failed
+    while (call := take()) is not None:
+        function, args, kwargs = call
+        try:
+            value = function(*args, **kwargs) if kwargs else function(*args)
+        except BaseException as error:  # noqa: BLE001 - it is the job's
+            job = failed(error)
+        else:
+            job = returned(value)
+            value = None
+        # Nothing of a job may be held while the thread waits for the next.
+        call = function = args = kwargs = None  # type: ignore[assignment]
+        if job is not None:
+            end(job)
+            job = None
+
+
+def call_hooked(
+    hook: Callable[[object], object],
+    job: _core.JobCore,
+    function: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> object:
+    """Call a job's function after the pool's on_start."""
+    begun = cast("Job[Any]", job)
+    if not begun.__dict__.get("hooked"):
+        begun.__dict__["hooked"] = True
+        begun._pool._call_hook("on_start", hook, begun)
+    # What the function raises has this frame in its traceback, and the job has what it raises.
+    del job, begun
+    return function(*args, **(kwargs or {}))
+
+
+def run_errand(job: Job[Any], conclude: bool) -> None:  # noqa: FBT001
+    """Do what is owed to a job that never ran, or call what breaks the blocking calls of one that was told to stop."""
+    if conclude:
+        end(job)
+    else:
+        break_blocking_calls(job)

@@ -1,0 +1,303 @@
+"""Server: a listener on a loop, the connections that it accepted, and the pool that runs their requests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from manyhands import _core, _guards
+from manyhands._events import Events
+from manyhands._pool import ThreadPool
+from manyhands._threads import ThreadedEventLoop
+from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
+from manyhands.server._connection import Connection
+from manyhands.server._limits import Limits
+from manyhands.server._wsgi import Application, base_environ
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from manyhands._job import JobSnapshot
+
+__all__ = ["Server", "default_threads"]
+
+logger = logging.getLogger("manyhands.server")
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; Go's and libuv's default too. The kernel caps it at net.core.somaxconn."""
+
+ACCEPTS_PER_PASS: Final = 64
+"""Connections accepted before the listener gives its thread back, so that a storm of them delays nobody for long."""
+
+BACK_OFF: Final = 0.1
+"""Seconds without accepting when there is no descriptor left, as long as trio's; the kernel's queue holds the clients."""
+
+LAST_WORDS: Final = 1.0
+"""Seconds that requests which were told to stop at the end of the server have to say so to their clients."""
+
+LOOK: Final = 0.05
+"""Seconds after which a thread that waits for others looks for signals, as the core does."""
+
+SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""accept() fails like this until somebody gives something back, and the listener stays readable: not to be tried at once."""
+
+PEER_TROUBLE: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    }
+)
+"""accept() reports what went wrong with the connection that it took off the queue: the next one may be good.
+Source: accept(2), "Error handling"."""
+
+
+def default_threads() -> int:
+    """Return how many views run at once unless it is said: 8 with the GIL, without it at least 8 and 4 per core."""
+    return 8 if _guards.gil_enabled() else max(8, 4 * (os.cpu_count() or 1))
+
+
+class Server:
+    """Serves a WSGI application from threads of its own: for tests, and to be embedded in a program.
+
+    ```python
+    with manyhands.server.Server(app) as server:
+        host, port = server.address
+        ...
+    ```
+
+    Connections live on a loop and hold no thread while they are idle or slow. A request is a job, owned by its connection:
+    it runs on the thread that read it, or on one of the pool's. It is told to stop when its client hangs up.
+
+    Args:
+        app: A WSGI application.
+        host: Name or address to listen on.
+        port: 0 takes a free one; see `address`.
+        threads: How many requests run at once; None for `default_threads()`. One thread more is started, so that one always
+            serves the connections.
+        limits: What a client may ask for.
+        max_queue_depth: Requests that may wait for a thread; a further one is answered with 503 at once.
+        name: What threads and errors show.
+
+    Attributes:
+        app, limits, name: As given.
+        loop: The connections' loop.
+        pool: The pool of the requests: `pool.jobs()` shows what runs.
+        stopping: It takes no more requests.
+
+    Raises:
+        OSError: it cannot listen there.
+        TypeError, ValueError: an argument that makes no sense.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        threads: int | None = None,
+        limits: Limits | None = None,
+        max_queue_depth: int = 1024,
+        name: str = "http",
+    ) -> None:
+        if not callable(app):
+            raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a Limits, and got {limits!r}")
+        threads = default_threads() if threads is None else threads
+        self.app = app
+        self.limits = limits or Limits()
+        self.name = name
+        self.stopping = False
+        self.pool = ThreadPool(threads, max_queue_depth=max_queue_depth, name=f"{name}-view")
+        self._books = threading.Lock()
+        self._open: set[Connection] = set()  # GUARDED BY: _books
+        self._accepting = True  # GUARDED BY: _books; not while there are as many connections as may be
+        self._stopping_lock = threading.Lock()
+        self._nobody = threading.Event()  # set when the last connection has left a server that stops
+        self._short = False  # Touched only on the listener's strand.
+        self._listener = _listen(host, port)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._listener.close)
+            self._address: tuple[str, int] = self._listener.getsockname()[:2]
+            self.environ = base_environ(*self._address)
+            self.loop = ThreadedEventLoop(threads + 1, name=name)
+            undo.callback(self.loop.close)
+            self._watch = self.loop.add(self._listener, Events.READ, self._on_ready, name="listener", close=True)
+            undo.pop_all()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        return self._address
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        with self._books:
+            return len(self._open)
+
+    def start(self) -> None:
+        """Start the threads and return. Before, clients wait in the kernel's queue.
+
+        Raises:
+            RuntimeError: it runs already, or a thread could not be started.
+            LoopClosed: it was stopped.
+        """
+        self.loop.start()
+
+    def __enter__(self) -> Self:
+        """Start it; leaving the `with` block stops it."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self, grace: float = 10.0) -> list[JobSnapshot]:
+        """Stop: accept no more clients, close idle connections, let requests in hand finish, then tell them to stop.
+
+        Idempotent; called again after it returned requests, it sees whether they have ended.
+
+        Args:
+            grace: Seconds that requests have to finish by themselves. After it those in the queue never start, those that
+                run are told to stop (POOL_FINISHING), and their clients get 503 if nothing was sent yet.
+
+        Returns:
+            The requests that run all the same; each is logged with its stack. Their threads end with the process.
+
+        Raises:
+            WouldDeadlock: the calling thread serves a loop or runs a job.
+        """
+        if _core.is_lent():
+            raise WouldDeadlock("Server.stop()", self.name)
+        if not grace >= 0:
+            raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")
+        with self._stopping_lock:
+            if not self.loop.closed:
+                return self._stop(grace)
+            return []
+
+    def _stop(self, grace: float) -> list[JobSnapshot]:
+        self._watch.remove()
+        self.stopping = True
+        for connection in self._left_over():
+            connection.end_soon()
+        self._wait_for_nobody(grace)
+        self.pool.finish()
+        self._wait_for_nobody(LAST_WORDS)
+        for connection in self._left_over():
+            connection.abandon()
+        left = self.pool.destroy(LAST_WORDS)
+        if self.loop.stop(LAST_WORDS):
+            self.loop.close()
+        return left
+
+    def _left_over(self) -> list[Connection]:
+        with self._books:
+            if not self._open:
+                self._nobody.set()
+            return list(self._open)
+
+    def _wait_for_nobody(self, timeout: float) -> None:
+        """Wait in slices: free-threaded CPython 3.13 misses a signal that comes just before a wait for a lock."""
+        deadline = monotonic() + timeout
+        while (left := deadline - monotonic()) > 0 and not self._nobody.wait(min(left, LOOK)):
+            pass
+
+    def left(self, connection: Connection) -> None:
+        """Take a connection that has ended off the books. Called by the connection."""
+        with self._books:
+            self._open.discard(connection)
+            resume = not self._accepting and not self.stopping and len(self._open) < self.limits.connections
+            if resume:
+                self._accepting = True
+            if self.stopping and not self._open:
+                self._nobody.set()
+        if resume:
+            with contextlib.suppress(WatchRemoved, LoopClosed):
+                self._watch.resume()
+
+    def _on_ready(self, watch: _core.Watch, events: Events) -> None:  # noqa: ARG002 - a handler's signature
+        """Accept what waits, within the budget. The level-triggered watch comes back for the rest."""
+        for _ in range(ACCEPTS_PER_PASS):
+            with self._books:
+                if len(self._open) >= self.limits.connections:
+                    self._accepting = False
+                    watch.pause()
+                    return
+            try:
+                sock, remote = self._listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in PEER_TROUBLE:
+                    continue
+                if error.errno not in SHORTAGE:
+                    raise
+                self._back_off(watch, error)
+                return
+            self._take(sock, remote)
+        self._short = False
+
+    def _take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # the peer has gone already: the first read will say so
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(self, sock, remote[:2])
+        with self._books:
+            self._open.add(connection)
+        try:
+            connection.start()
+        except BaseException:
+            sock.close()
+            self.left(connection)
+            raise
+
+    def _back_off(self, watch: _core.Watch, error: OSError) -> None:
+        """Stop accepting for a moment, and say so once for as long as the shortage lasts."""
+        watch.pause()
+        watch.strand.call_later(BACK_OFF, watch.resume)
+        if not self._short:
+            self._short = True
+            logger.warning(
+                "server %r: no new connections until one ends: %s; to serve more at once, raise `ulimit -n`",
+                self.name,
+                error.strerror,
+            )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open a non-blocking listening socket on the first address of the host that can be used."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    reason: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        listener = None
+        try:
+            listener = socket.socket(family, kind, protocol)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        except OSError as error:
+            reason = error
+            if listener is not None:
+                listener.close()
+        else:
+            return listener
+    raise reason or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
