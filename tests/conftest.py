@@ -148,6 +148,22 @@ def loop(make_loop: Callable[..., mh.EventLoop]) -> mh.EventLoop:
 
 
 @pytest.fixture
+def make_pool() -> Iterator[Callable[..., mh.ThreadPool]]:
+    """Make pools that are destroyed at the end of the test, when every job of theirs must be able to end."""
+    made: list[mh.ThreadPool] = []
+
+    def make(threads: int = 2, **options: Any) -> mh.ThreadPool:
+        pool = mh.ThreadPool(threads, **options)
+        made.append(pool)
+        return pool
+
+    yield make
+    for pool in made:
+        left = pool.destroy(timeout=LONG)
+        assert left == [], f"jobs that never ended: {left}"
+
+
+@pytest.fixture
 def spawn() -> Iterator[Callable[..., Spawned]]:
     """Run a call on a thread of its own; every such thread has ended when the test has."""
     spawned: list[Spawned] = []

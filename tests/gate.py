@@ -33,6 +33,11 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
+    @property
+    def entered(self) -> bool:
+        """Whether somebody has come."""
+        return self._entered.is_set()
+
     def wait_entered(self) -> None:
         if not self._entered.wait(LONG):
             raise TimeoutError("nobody came to the gate")

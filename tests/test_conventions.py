@@ -60,7 +60,9 @@ MEMBERS = {
     "SignalWatch": "signum removed remove",
 }
 SIGNATURES = {
-    "EventLoop": ("*, name='loop', poller='epoll', clock=None, on_error=None, slow_handler=0.1, handover=0.0002"),
+    "EventLoop": (
+        "*, name='loop', poller='epoll', clock=None, pool=None, on_error=None, slow_handler=0.1, handover=0.0002"
+    ),
     "EventLoop.join": "timeout=None, *, until_idle=False, wait_restart=False, max_handlers=None",
     "EventLoop.run_ready": "max_handlers=None",
     "EventLoop.request_stop": "*, drain=False",

@@ -9,20 +9,24 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import manyhands as mh
-from manyhands import _core, errors, testing
+from manyhands import _core, blocking, errors, testing
 from manyhands.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 HOW_TO = sorted(path for path in (DOCS / "how-to").glob("*.md") if path.stem != "index")
-RUNNABLE = [ROOT / "README.md", DOCS / "tutorial.md", *HOW_TO]
+RUNNABLE = [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "tutorial-jobs.md", *HOW_TO]
 START = 60.0
 """Seconds. A limit for whole processes on a machine that is busy with other tests."""
+
+MISUSED = {"set_result", "set_exception", "set_running_or_notify_cancel"}
+"""A future's, which a job refuses."""
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -79,19 +83,20 @@ def test_the_readme_begins_with_an_example_and_the_two_commands() -> None:
     assert programs(ROOT / "README.md")[0][1]
     assert "make demo" in first
     assert "make test" in first
-    for missing in ("job pool", "proactor", "streams", "tasks", "actors", "pooled coroutines", "server", "dashboard"):
+    for missing in ("proactor", "streams", "tasks", "actors", "pooled coroutines", "WebSocket", "dashboard"):
         assert missing in (ROOT / "README.md").read_text(encoding="utf-8").split("## Not yet")[1]
 
 
-def test_the_drawing_and_the_table_of_the_strand_are_the_cores() -> None:
-    """`docs/design/strand.md` and its drawing are what the script makes of `_core.strand_table()`."""
+def test_the_drawings_and_the_tables_of_states_are_the_cores() -> None:
+    """`docs/design/strand.md`, `job.md` and their drawings are what the script makes of the core's tables."""
     ended = subprocess.run(
         [sys.executable, ROOT / "scripts" / "draw_states.py", "--check"], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    page = (DOCS / "design" / "strand.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| ([A-Z]+) \| ([A-Z]+) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
-    assert rows == [(verb, a.upper(), b.upper(), when, who) for verb, a, b, when, who in _core.strand_table()]
+    for name, table in (("strand", _core.strand_table()), ("job", _core.job_table())):
+        page = (DOCS / "design" / f"{name}.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `(\w+)` \| ([A-Z]+) \| ([A-Z]+) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+        assert rows == [(verb, a.upper(), b.upper(), when, who) for verb, a, b, when, who in table]
 
 
 def all_test_names() -> set[str]:
@@ -107,12 +112,13 @@ def test_every_test_that_a_page_names_exists(path: Path) -> None:
     assert named <= all_test_names()
 
 
-def test_every_race_of_the_strand_page_is_a_model_test() -> None:
+@pytest.mark.parametrize("name", ["strand", "job"])
+def test_every_race_of_a_page_is_a_model_test(name: str) -> None:
     """The names of the races are the names of the loom tests."""
     loom = ROOT / "crates" / "core" / "tests" / "loom"
     if not loom.exists():
         pytest.skip("there are no model tests in this tree")
-    page = (DOCS / "design" / "strand.md").read_text(encoding="utf-8").split("## The races, by name")[1]
+    page = (DOCS / "design" / f"{name}.md").read_text(encoding="utf-8").split("## The races, by name")[1]
     races = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     source = "\n".join(path.read_text(encoding="utf-8") for path in loom.rglob("*.rs"))
     assert len(races) >= 8
@@ -142,14 +148,17 @@ def test_the_help_of_the_command_line_is_in_the_reference(command: str) -> None:
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """`manyhands`, `manyhands.errors` and `manyhands.testing`: each name, and each public method of the big classes."""
+    """`manyhands`, its errors, `blocking` and `testing`: each name, and each public method of the big classes."""
     reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
     documented = set(re.findall(r"^\.\. (?:auto\w+|data):: (manyhands[\w.]*)$", reference, re.MULTILINE))
-    wanted = {f"manyhands.{name}" for name in mh.__all__ if name != "errors"}
+    wanted = {f"manyhands.{name}" for name in mh.__all__ if not isinstance(getattr(mh, name), ModuleType)}
     wanted |= {f"manyhands.{name}" for name in errors.__all__}
     wanted |= {f"manyhands.testing.{name}" for name in testing.__all__}
-    for owner in (mh.EventLoop, mh.Watch, mh.Strand, mh.Timer):
-        wanted |= {f"manyhands.{owner.__name__}.{name}" for name in dir(owner) if not name.startswith("_")}
+    wanted |= {f"manyhands.blocking.{name}" for name in blocking.__all__}
+    for owner in (mh.EventLoop, mh.Watch, mh.Strand, mh.Timer, mh.ThreadPool, mh.Job):
+        ours = [base for base in owner.__mro__ if base.__module__.partition(".")[0] == "manyhands"]
+        names = {name for base in ours for name in vars(base) if not name.startswith("_")} - MISUSED
+        wanted |= {f"manyhands.{owner.__name__}.{name}" for name in names}
     assert wanted - documented == set()
 
 

@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Self, TextIO
+
+import pytest
 
 from commands import EXAMPLES, START, assert_no_complaint, run_example
 from support import LONG
 
-RUN_ELSEWHERE = {"accept_with_backoff"}
+RUN_ELSEWHERE = {"accept_with_backoff", "flask_app"}
 """Examples whose test is with the behaviour that they show."""
 
 
@@ -134,6 +137,123 @@ def test_example_chat_plays_a_scene_by_itself() -> None:
     assert "ann hears 'bob: hello ann; what does carl say?'" in printed
     assert "carl was too slow" in printed
     assert "ann and bob go on" in printed
+
+
+def test_example_replace_thread_pool_executor() -> None:
+    """A needle in every third file, found by `map` and by `submit`; what would never end is stopped."""
+    assert run_example("replace_thread_pool_executor", "--files", "90").splitlines() == [
+        "by map: 30",
+        "by submit: 30",
+        "'watch 0.txt' is RUNNING on mh-watch-0: 1 found",
+        "stopped: True",
+        "its result: JobCancelled",
+        "left behind: []",
+    ]
+
+
+def test_example_pool_under_asyncio() -> None:
+    """Names and context of `to_thread`, a stopped job, a deadline that a TaskGroup sees, and a refusal."""
+    printed = run_example("pool_under_asyncio")
+    assert "to_thread ran on mh-async-0, request 17\n" in printed
+    assert "the await timed out\nthe job is STOPPED, by its CALLER\n" in printed
+    assert "the TaskGroup raised JobAborted, DEADLINE; a TimeoutError: True\n" in printed
+    assert re.search("^refused: pool 'small' ", printed, re.MULTILINE)
+    assert re.search(r"^4 jobs in [\d.]+ s: 2 finished, 2 stopped$", printed, re.MULTILINE)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory with what a tree may hold: files, a link out of it, an empty directory, odd names, a pipe, a large hole."""
+    root = tmp_path / "root"
+    (root / "deep" / "empty").mkdir(parents=True)
+    (root / "plain.txt").write_bytes(b"hello\n")
+    (root / "deep" / "empty.bin").write_bytes(b"")
+    (root / "deep" / "two\nlines\\.txt").write_bytes(b"odd name\n")
+    (tmp_path / "secret").write_bytes(b"secret\n")
+    (root / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(root / "pipe")
+    with (root / "large").open("wb") as large:
+        large.truncate(200 << 20)
+    return root
+
+
+@contextmanager
+def digest_server(root: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
+    """The digest server as its users start it, on a free port."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "digest_server.py"), str(root), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            address = re.match(r"digests of .* on (\S+) port (\d+)$", program.stdout.readline())
+            assert address is not None
+            yield program, (address[1], int(address[2]))
+        finally:
+            program.kill()
+
+
+def asked(address: tuple[str, int], line: bytes) -> list[bytes]:
+    """Ask one question; return the lines of the answer but for those of progress, the last one without its mark."""
+    with socket.create_connection(address, START) as sock, sock.makefile("rb") as lines:
+        sock.sendall(line + b"\n")
+        answer = []
+        for heard in lines:
+            if not heard.startswith(b"# "):
+                answer.append(heard.rstrip(b"\n"))
+            elif b" of " not in heard:
+                return [*answer, heard[2:].rstrip(b"\n")]
+        raise ConnectionError(f"the server hung up after {answer!r}")
+
+
+def test_example_digest_server_plays_a_scene_by_itself(tree: Path) -> None:
+    """Everything for the first client; the second one's job ends with its client."""
+    printed = run_example("digest_server", str(tree))
+    assert f"the first client got 4 digests: 4 files, {(200 << 20) + 15} bytes\n" in printed
+    assert re.search(r"^job \d+ 'digest \.' of 127\.0\.0\.1:\d+: FINISHED$", printed, re.MULTILINE)
+    assert re.search(r"^job \d+ 'digest \.' of 127\.0\.0\.1:\d+: STOPPED, OWNER_GONE$", printed, re.MULTILINE)
+    assert re.search(r"^\d+ ms after the second one hung up its job had ended$", printed, re.MULTILINE)
+    assert printed.endswith("ended; 0 jobs left\n")
+
+
+def test_example_digest_server_says_what_sha256sum_says(tree: Path) -> None:
+    """Word for word, also for odd names; nothing outside of the root, no link, no pipe."""
+    with digest_server(tree) as (program, address):
+        *lines, last = asked(address, b".")
+        files = ["deep/empty.bin", "deep/two\nlines\\.txt", "large", "plain.txt"]
+        wanted = subprocess.run(["sha256sum", *files], cwd=tree, capture_output=True, check=True)
+        assert lines == wanted.stdout.splitlines()
+        assert last == b"4 files, %d bytes" % ((200 << 20) + 15)
+        assert asked(address, b"plain.txt")[0].endswith(b"  plain.txt")
+        assert asked(address, b"deep/empty") == [b"0 files, 0 bytes"]
+        for outside in (b"..", b"/etc/passwd", b"link", b"deep/../../secret", b"nothing", b"a\0b", b"\xff\xfe"):
+            assert asked(address, outside) == [b"no such file or directory below the root"], outside
+        program.send_signal(signal.SIGINT)
+        printed, complaints = program.communicate(timeout=START)
+        assert program.returncode == 0, printed + complaints
+        assert_no_complaint(complaints)
+        assert printed.endswith("ended; 0 jobs left\n")
+
+
+def test_example_digest_server_bounds_what_a_client_may_send(tree: Path) -> None:
+    """A line that never ends, and too many lines ahead, cost the client its connection; others go on."""
+    with digest_server(tree) as (_, address):
+        for flood in (b"x" * 5000, b"large\n" * 1000):
+            with socket.create_connection(address, START) as sock, suppress(ConnectionError):
+                sock.sendall(flood)
+                while sock.recv(4096):
+                    pass
+        assert asked(address, b"plain.txt")[1] == b"1 files, 6 bytes"
+
+
+def test_example_digest_server_ends_at_ctrl_c_while_a_client_waits(tree: Path) -> None:
+    """One Ctrl-C: the client is hung up on, its job is stopped, the process ends."""
+    with digest_server(tree) as (program, address), socket.create_connection(address, START) as client:
+        client.sendall(b"large\nlarge\nlarge\n")
+        assert client.recv(1)
+        program.send_signal(signal.SIGINT)
+        printed, complaints = program.communicate(timeout=START)
+        assert program.returncode == 0, printed + complaints
+        assert_no_complaint(complaints)
+        assert printed.endswith("ended; 0 jobs left\n")
 
 
 class ChatClient:
