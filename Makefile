@@ -121,6 +121,10 @@ loom: | need-rust  ## the models of the core's races, every interleaving of them
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=10000 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
 		cargo test --quiet --release -p manyhands-core --test loom -- --test-threads=1
 
+.PHONY: machine
+machine: .venv/.built  ## ten thousand random steps of jobs against the model of their table
+	MANYHANDS_MACHINE_STEPS=10000 .venv/bin/python -m pytest tests/test_job_machine.py $(PYTEST)
+
 .PHONY: mutants
 mutants: .venv/.built  ## break the core on purpose, one way at a time: a test must notice
 	.venv/bin/python scripts/mutants.py
