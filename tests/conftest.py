@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     interval = config.getoption("--switch-interval")
     if interval is not None:
         sys.setswitchinterval(interval)
+    # A shell's background jobs ignore Ctrl-C, and so would every program that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     mh.EventLoop().close()  # opens what is the process's own for good: no test's leak
 
 
