@@ -24,10 +24,16 @@ pub enum Kind {
     Pools,
     /// [`crate::pool::Job`]
     Jobs,
+    /// [`crate::Task`]
+    Tasks,
+    /// [`crate::Socket`]
+    Sockets,
+    /// [`crate::ring::Ring`]
+    Rings,
 }
 
 /// Every kind with its name.
-pub const KINDS: [(Kind, &str); 7] = [
+pub const KINDS: [(Kind, &str); 10] = [
     (Kind::Loops, "loops"),
     (Kind::Strands, "strands"),
     (Kind::Watches, "watches"),
@@ -35,9 +41,12 @@ pub const KINDS: [(Kind, &str); 7] = [
     (Kind::Seats, "seats"),
     (Kind::Pools, "pools"),
     (Kind::Jobs, "jobs"),
+    (Kind::Tasks, "tasks"),
+    (Kind::Sockets, "sockets"),
+    (Kind::Rings, "rings"),
 ];
 
-static LIVE: [AtomicI64; 7] = [const { AtomicI64::new(0) }; 7];
+static LIVE: [AtomicI64; 10] = [const { AtomicI64::new(0) }; 10];
 
 /// How many of a kind are alive in this process.
 pub fn live(kind: Kind) -> i64 {

@@ -15,6 +15,7 @@ use crate::event_loop::EventLoop;
 use crate::poller::{Events, Mode as PollMode, Registration};
 use crate::signal::SIGNAL;
 use crate::slots::Token;
+use crate::socket::INTEREST;
 
 /// So many different tokens are remembered before the set is made anew without a proof; a batch is 256 at the most.
 const STALE: usize = 4096;
@@ -45,8 +46,11 @@ impl<P: Payload> EventLoop<P> {
 
     /// What the kernel is to know of a number. No flag is written here, so that nothing is lost if the poller refuses.
     fn registration(&self, fd: i32, token: Token) -> Option<Registration> {
-        let (events, mode) =
-            if token == Token(SIGNAL) { (Events::READ, PollMode::Level) } else { self.watch(token)?.armed() };
+        let (events, mode) = match token {
+            Token(SIGNAL) => (Events::READ, PollMode::Level),
+            token if token.in_table().is_some() => (INTEREST, PollMode::Edge),
+            token => self.watch(token)?.armed(),
+        };
         Some(Registration { fd, token: token.0, events, mode })
     }
 }

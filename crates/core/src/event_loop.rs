@@ -16,9 +16,10 @@ use crate::numbers::Numbers;
 use crate::owned::OwnedJobs;
 use crate::poller::{self, Poller, PollerKind};
 use crate::slots::Slots;
+use crate::socket::Socket;
 use crate::state::Life;
 use crate::strand::Strand;
-use crate::sync::{Arc, Mutex, RwLock};
+use crate::sync::{Arc, Mutex, RwLock, Weak};
 use crate::timer::Timers;
 use crate::watch::Record;
 
@@ -44,6 +45,7 @@ pub struct EventLoop<P: Payload> {
     level_pays: bool,
     pub(crate) watches: Mutex<Slots<Option<Record<P>>>>,
     pub(crate) strands: Mutex<Slots<Arc<Strand<P>>>>,
+    pub(crate) sockets: Mutex<Slots<Weak<Socket<P>>>>,
     pub(crate) timers: Mutex<Timers<P>>,
     pub(crate) clock: Clock,
     /// While the main thread is joined: the readable end that signals are written to, and the descriptor that they were
@@ -75,6 +77,7 @@ impl<P: Payload> EventLoop<P> {
             level_pays,
             watches: Mutex::new(Slots::default()),
             strands: Mutex::new(Slots::default()),
+            sockets: Mutex::new(Slots::default()),
             timers: Mutex::new(Timers::new()),
             clock: options.clock,
             signals: Mutex::new(None),

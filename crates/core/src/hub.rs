@@ -23,6 +23,7 @@ use crate::state::Life;
 use crate::strand::Strand;
 use crate::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::task::Task;
 
 /// Nanoseconds that the standby adds to `handover` before it looks: one look in that time, not one in `handover`.
 /// DESIGN promise: a watch is served within `handover` + 1 ms while a joined thread is idle.
@@ -52,6 +53,8 @@ pub(crate) enum Ready<P: Payload> {
     Completion,
     /// A timer on a strand of its own.
     Timer(Token),
+    /// A task that shares no strand.
+    Task(Arc<Task<P>>),
 }
 
 /// What a joined thread shows of itself.

@@ -22,6 +22,11 @@
 //! | `event_loop` | what all of this is done to |
 //! | `poller`  | epoll, poll and select behind one trait |
 //! | `pool`    | blocking calls on threads of their own, under control |
+//! | `socket`  | a descriptor that the core reads and writes itself, for tasks |
+//! | `task`    | something that is resumed until it has finished, by one thread at a time |
+//! | `ring`    | operations that the kernel does by itself (io_uring): reads, writes, syncs of files |
+//! | `line`    | a waiting line that anybody can leave |
+//! | `permits`, `channel` | what tasks wait for in line: a permit; an item, or room for one |
 //! | `owned`   | the jobs that end with a watch or a strand |
 //! | `readiness` | a cached readiness word that an edge cannot slip past |
 //! | `clock`   | monotonic time, or time moved by hand |
@@ -30,6 +35,7 @@
 //! Order of locks, outermost first: a number or, in their order, all of them (`numbers`), a strand (`strand`), then one of hub, timers, slots.
 //! No lock is held while a payload runs or is dropped.
 
+pub mod channel;
 pub mod clock;
 pub mod counters;
 mod dead;
@@ -38,35 +44,44 @@ pub mod event_loop;
 pub mod fork;
 pub mod hub;
 pub mod life;
+pub mod line;
 mod numbers;
 pub mod owned;
+pub mod permits;
 pub mod points;
 pub mod poller;
 pub mod pool;
 pub mod post;
 pub mod readiness;
+pub mod ring;
 pub mod seat;
 pub mod sight;
 pub mod signal;
 pub mod slots;
+pub mod socket;
 pub mod state;
 pub mod strand;
 pub mod sync;
+pub mod task;
 pub mod timer;
 pub mod turn;
 mod wait;
 pub mod watch;
 
+pub use channel::Channel;
 pub use clock::{Clock, ManualClock};
 pub use error::Error;
 pub use event_loop::{EventLoop, Options};
+pub use permits::{Permits, Waiter};
 pub use poller::{Events, PollerKind};
 pub use post::{Origin, Place, Refused};
 pub use seat::{JoinOptions, Seat, TimerNext};
 pub use sight::Stats;
 pub use slots::Token;
-pub use state::{Life, RemovalReason, StrandState};
+pub use socket::Socket;
+pub use state::{Life, RemovalReason, Schedule, StrandState};
 pub use strand::Strand;
+pub use task::Task;
 pub use turn::{Item, Next};
 pub use watch::Watch;
 

@@ -134,6 +134,7 @@ impl<P: Payload> EventLoop<P> {
             self.watches.lock().iter().filter_map(|(_, record)| Some(record.as_ref()?.watch.clone())).collect();
         let end = |watch| self.end_watch(watch, RemovalReason::LoopClosed);
         let mut finished: Vec<_> = watches.iter().filter_map(end).collect();
+        self.end_sockets();
         let strands: Vec<_> = self.strands.lock().iter().map(|(_, strand)| strand.clone()).collect();
         for strand in strands {
             let closed = self.close_strand(&strand, None);

@@ -18,6 +18,8 @@ pub const POINTS: &[&str] = &[
     "add.registered",
     "post.queued",
     "stop.requested",
+    "socket.lease",
+    "socket.wait",
     "job.taken",
     "job.ending",
     "job.told",

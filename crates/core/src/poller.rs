@@ -55,13 +55,17 @@ impl Events {
     /// `poll` and `select` report it; epoll forgets a closed descriptor in silence.
     pub const GONE: Self = Self(32);
 
-    const NAMES: [(Self, &'static str); 6] = [
+    /// The peer sends no more (`EPOLLRDHUP`); what it has sent may still be there. Epoll only, and only by edge.
+    pub const END: Self = Self(64);
+
+    const NAMES: [(Self, &'static str); 7] = [
         (Self::READ, "READ"),
         (Self::WRITE, "WRITE"),
         (Self::PRIORITY, "PRIORITY"),
         (Self::HANGUP, "HANGUP"),
         (Self::ERROR, "ERROR"),
         (Self::GONE, "GONE"),
+        (Self::END, "END"),
     ];
 
     /// The bits.
@@ -234,6 +238,11 @@ pub trait Poller: Send + Sync {
     /// Whether a change costs a system call, so that a registration which stays armed is cheaper than one that is armed
     /// again after each report.
     fn level_pays(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Mode::Edge`] is what it says.
+    fn has_edges(&self) -> bool {
         false
     }
 

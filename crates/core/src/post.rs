@@ -162,8 +162,23 @@ impl<P: Payload> EventLoop<P> {
 
     /// Queues a final callback: on the strand if it still runs things, else on a strand of its own. Never refused.
     pub fn complete(&self, strand: Option<&Arc<Strand<P>>>, payload: P) {
+        self.queue_completion(strand, payload, |_| true).unwrap_or_else(drop);
+    }
+
+    /// As [`Self::complete`], for whoever may come after the loop's end: what nobody would run any more comes back.
+    pub fn complete_unless_closed(&self, strand: &Arc<Strand<P>>, payload: P) -> Result<(), P> {
+        self.queue_completion(Some(strand), payload, |life| life != Life::Closed)
+    }
+
+    fn queue_completion(
+        &self,
+        strand: Option<&Arc<Strand<P>>>,
+        payload: P,
+        takes: impl FnOnce(Life) -> bool,
+    ) -> Result<(), P> {
         if let Some(strand) = strand {
             let mut body = strand.body.lock();
+            // A loop that is being closed ends its strands after its life, and takes what they still hold.
             if body.word.mode != Mode::Closed {
                 body.mail().completions.push_back(payload);
                 body.queue.push_back(Entry::Completion);
@@ -173,15 +188,20 @@ impl<P: Payload> EventLoop<P> {
                 };
                 drop(body);
                 self.wake(wake);
-                return;
+                return Ok(());
             }
         }
         let mut hub = self.hub.lock();
+        if !takes(hub.life) {
+            drop(hub);
+            return Err(payload);
+        }
         hub.completions.push_back(payload);
         hub.ready.push_back(Ready::Completion);
         let wake = self.hub.wake_for_work(&mut hub);
         drop(hub);
         self.wake(wake);
+        Ok(())
     }
 }
 

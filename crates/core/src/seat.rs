@@ -10,6 +10,7 @@ use crate::hub::{Lead, Ready, SeatShared, Wake};
 use crate::points::reach;
 use crate::poller::{Events, PollEvent};
 use crate::slots::Token;
+use crate::socket::Socket;
 use crate::state::Life;
 use crate::strand::Strand;
 use crate::sync::Arc;
@@ -88,6 +89,8 @@ pub struct Seat<P: Payload> {
     pub(crate) events: Vec<PollEvent>,
     pub(crate) due: Vec<Due<P>>,
     pub(crate) reported: Vec<(Arc<Watch<P>>, Events)>,
+    pub(crate) sockets: Vec<(Token, Events)>,
+    pub(crate) noted: Vec<(Arc<Socket<P>>, Events)>,
     pub(crate) ready: Vec<Ready<P>>,
 }
 
@@ -164,6 +167,8 @@ impl<P: Payload> EventLoop<P> {
             events: Vec::new(),
             due: Vec::new(),
             reported: Vec::new(),
+            sockets: Vec::new(),
+            noted: Vec::new(),
             ready: Vec::new(),
         }))
     }

@@ -13,6 +13,19 @@ impl Token {
     /// The token that no slot ever has.
     pub const NONE: Self = Self(0);
 
+    /// No table has so many places.
+    const SOCKET: u64 = 1 << 31;
+
+    /// The same place in the loop's other table, which no token of the first table names.
+    pub(crate) fn of_socket(self) -> Self {
+        Self(self.0 | Self::SOCKET)
+    }
+
+    /// What [`Self::of_socket`] was made from; None for a token of the first table.
+    pub(crate) fn in_table(self) -> Option<Self> {
+        (self.0 & Self::SOCKET != 0 && self.generation() != u32::MAX).then_some(Self(self.0 & !Self::SOCKET))
+    }
+
     fn new(index: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(index))
     }

@@ -19,6 +19,7 @@ use crate::slots::Token;
 use crate::state::{Life, Mode, Phase, RemovalReason, Schedule, StrandState, StrandWord};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, thread_number};
+use crate::task::Task;
 use crate::watch::{Finished, Occupant, Watch};
 
 /// One thing to do, in its place in the order.
@@ -33,6 +34,8 @@ pub(crate) enum Entry<P: Payload> {
     Watch(Arc<Watch<P>>),
     /// A timer that came due.
     Timer(Token),
+    /// A task that shares the strand.
+    Task(Arc<Task<P>>),
 }
 
 /// What the thread inside is running.
@@ -191,7 +194,7 @@ impl<P: Payload> Body<P> {
 
     /// Takes every message out, in the order in which they would have run; completions stay.
     pub(crate) fn take_messages(&mut self) -> Vec<P> {
-        self.queue.retain(|entry| matches!(entry, Entry::Completion));
+        self.queue.retain(|entry| matches!(entry, Entry::Completion | Entry::Task(_)));
         let Some(mail) = &mut self.mail else { return Vec::new() };
         mail.terminal_in = false;
         let mut messages: Vec<P> = mail.urgent.drain(..).collect();
@@ -297,6 +300,8 @@ impl<P: Payload> EventLoop<P> {
             body.mail().on_closed.push(on_closed);
         }
         let messages = body.take_messages();
+        // In the step that takes them out: a post in between would be taken, and never be seen again.
+        body.word.close();
         drop(body);
         ClosedStrand { messages, finished: self.end_strand(strand) }
     }

@@ -16,6 +16,7 @@ use crate::state::{Begin, Life, RemovalReason, Schedule};
 use crate::strand::{Body, Entry, Inside, Strand};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard, thread_number};
+use crate::task::Task;
 use crate::watch::{Dispatch, Finished, Watch};
 
 /// The most items of one strand in a row, and of all strands between two polls. libuv bounds a pass by the length of
@@ -53,6 +54,8 @@ pub enum Item<P: Payload> {
     Timer(P),
     /// A watch's handler.
     Watch(Arc<Watch<P>>, P, Events),
+    /// A task's next step; it ends with [`EventLoop::suspend_task`] or [`Task::finish`].
+    Task(Arc<Task<P>>),
 }
 
 impl<P: Payload> EventLoop<P> {
@@ -164,6 +167,7 @@ impl<P: Payload> EventLoop<P> {
                     let payload = self.timers.lock().begin(token);
                     payload.map(|payload| (Current::Timer(token), Item::Timer(payload)))
                 }
+                (Ok(Ready::Task(task)), _) => task.begin().then(|| (Current::Message, Item::Task(task))),
                 (Ok(Ready::Strand(strand)), _) => match self.begin(strand, seat) {
                     Some(item) => return Next::Run(item),
                     None => None,
@@ -402,6 +406,7 @@ impl<P: Payload> EventLoop<P> {
                     Some(Entry::Timer(token)) => {
                         (Current::Timer(token), self.timers.lock().begin(token).map(Item::Timer))
                     }
+                    Some(Entry::Task(task)) => (Current::Message, task.begin().then(|| Item::Task(task))),
                     Some(Entry::Watch(watch)) => match self.dispatch(&watch, &mut body) {
                         Dispatch::Run(payload, events) => {
                             drop(body);

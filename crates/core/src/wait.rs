@@ -140,7 +140,9 @@ impl<P: Payload> EventLoop<P> {
         if !seat.events.is_empty() {
             let watches = self.watches.lock();
             for event in seat.events.drain(..) {
-                if event.token == SIGNAL {
+                if let Some(token) = Token(event.token).in_table() {
+                    seat.sockets.push((token, event.events));
+                } else if event.token == SIGNAL {
                     signal = true;
                 } else if let Some(Some(record)) = watches.get(Token(event.token)) {
                     seat.reported.push((record.watch.clone(), event.events));
@@ -149,6 +151,7 @@ impl<P: Payload> EventLoop<P> {
                 }
             }
         }
+        self.note_sockets(seat);
         let mut dead = false;
         for (watch, events) in seat.reported.drain(..) {
             match self.note_event(watch, events) {
@@ -197,6 +200,20 @@ impl<P: Payload> EventLoop<P> {
             }
         }
         hub
+    }
+
+    /// Passes on what was reported of sockets. One that is gone meanwhile is not a dead registration: it closed its number.
+    fn note_sockets(&self, seat: &mut Seat<P>) {
+        if seat.sockets.is_empty() {
+            return;
+        }
+        let sockets = self.sockets.lock();
+        let found = seat.sockets.drain(..).filter_map(|(token, events)| Some((sockets.get(token)?.upgrade()?, events)));
+        seat.noted.extend(found);
+        drop(sockets);
+        for (socket, events) in seat.noted.drain(..) {
+            self.note_socket(&socket, events, &mut seat.ready);
+        }
     }
 
     /// Parks the thread until it is woken; as standby, until it is time to look at the lead.

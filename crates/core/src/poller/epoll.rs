@@ -79,6 +79,10 @@ impl Poller for Epoll {
         true
     }
 
+    fn has_edges(&self) -> bool {
+        true
+    }
+
     fn renew(&self, wanted: &[Registration]) -> Result<(), PollError> {
         let fresh = Self::create(&self.wake)?;
         for &Registration { fd, token, events, mode } in wanted {
@@ -160,6 +164,7 @@ fn flags(events: Events, mode: Mode) -> EventFlags {
     flags.set(EventFlags::IN, events.contains(Events::READ));
     flags.set(EventFlags::OUT, events.contains(Events::WRITE));
     flags.set(EventFlags::PRI, events.contains(Events::PRIORITY));
+    flags.set(EventFlags::RDHUP, events.contains(Events::END));
     flags
 }
 
@@ -170,6 +175,7 @@ fn reported(flags: EventFlags) -> Events {
         (EventFlags::PRI, Events::PRIORITY),
         (EventFlags::HUP, Events::HANGUP),
         (EventFlags::ERR, Events::ERROR),
+        (EventFlags::RDHUP, Events::END),
     ]
     .into_iter()
     .filter(|(flag, _)| flags.contains(*flag))

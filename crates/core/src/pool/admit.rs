@@ -25,7 +25,7 @@ pub enum Refusal {
 pub enum Entrance {
     /// To its place in the queue, which it gets by [`Pool::enqueue`].
     Queue,
-    /// To a free slot of the pool, if nobody waits for one; the caller runs it.
+    /// To a free slot of the pool, if nobody waits who comes before it; the caller runs it.
     InPlace,
     /// To the caller, who runs it at once, without a slot.
     Here,
@@ -44,8 +44,11 @@ impl<P: Payload> Pool<P> {
         let room = match entrance {
             Entrance::Queue => self.has_room(&state, job.traits.slow),
             Entrance::InPlace => {
-                let share = !job.traits.slow || state.slow_busy < self.options.max_slow;
-                state.busy < self.options.threads && share && state.counts.queued == 0 && state.resumed.is_empty()
+                let slow = job.traits.slow;
+                let share = !slow || state.slow_busy < self.options.max_slow;
+                let slot = state.busy < self.options.threads && share;
+                // The slot that it takes may be the one that let others wait in a queue without depth.
+                slot && !self.comes_first(&state, job) && self.has_room(&state, slow)
             }
             Entrance::Here => true,
         };
@@ -53,19 +56,22 @@ impl<P: Payload> Pool<P> {
             drop(state);
             return Err((Refusal::Full, payload));
         }
+        let key = (Reverse(job.traits.priority), state.number());
         let place = match entrance {
-            Entrance::Queue => Place::Queue((Reverse(job.traits.priority), state.number())),
-            Entrance::InPlace => {
-                state.busy += 1;
-                Place::Slot
-            }
+            Entrance::Queue => Place::Queue(key),
+            Entrance::InPlace => Place::Slot(key),
             Entrance::Here => Place::Here,
         };
+        state.reserved += usize::from(entrance != Entrance::Queue);
+        let slot = entrance == Entrance::InPlace;
+        if slot {
+            self.fill_slot(&mut state, job);
+        }
         let record = Record {
             payload,
             job: job.clone(),
             place,
-            slot: place == Place::Slot,
+            slot,
             meeting: Meeting::default(),
             on_stop: false,
             accepted: now,
@@ -89,7 +95,8 @@ impl<P: Payload> Pool<P> {
         // Slow jobs beyond their share wait, however many threads are free.
         let share = self.options.max_slow.saturating_sub(state.slow_busy);
         let slow_jobs = state.slow_queue.len() + usize::from(slow);
-        let others = state.counts.queued.saturating_sub(state.slow_queue.len()) + usize::from(!slow);
+        let queued = state.counts.queued - state.reserved;
+        let others = queued.saturating_sub(state.slow_queue.len()) + usize::from(!slow);
         let taken = (others + slow_jobs.min(share)).saturating_sub(free);
         taken + slow_jobs.saturating_sub(share) <= depth
     }
@@ -103,11 +110,7 @@ impl<P: Payload> Pool<P> {
             Some(Record { place: Place::Queue(key), .. }) if job.status() == Status::Queued => *key,
             _ => return Call::Nobody,
         };
-        if job.traits.slow {
-            state.slow_queue.insert(key, token);
-        } else {
-            state.queue.insert(key, token);
-        }
+        state.line_up(job, key);
         let sooner = self.note_deadline(&mut state, job);
         let call = if quiet { Call::Nobody } else { self.call(&mut state, Lane::Jobs) };
         drop(state);
@@ -140,13 +143,14 @@ impl<P: Payload> Pool<P> {
         if job.status() != Status::Queued {
             return None;
         }
+        self.give_slot(&mut state, job);
         let record = state.jobs.remove(job.token())?;
         match record.place {
             Place::Queue(key) => {
                 state.queue.remove(&key);
                 state.slow_queue.remove(&key);
             }
-            Place::Slot => state.busy -= 1,
+            Place::Slot(_) | Place::Here => state.reserved -= 1,
             _ => {}
         }
         state.counts.queued -= 1;
@@ -155,6 +159,26 @@ impl<P: Payload> Pool<P> {
         self.made_room(&state);
         drop(state);
         Some(record.payload)
+    }
+
+    /// The thread that was to run it in place leaves: the job goes to the queue, to where it would be by now, unless it was
+    /// stopped meanwhile.
+    pub fn send_to_queue(&self, job: &Job) -> Call {
+        let mut state = self.lock();
+        let key = match state.jobs.get_mut(job.token()) {
+            Some(record) if job.status() == Status::Queued => match record.place {
+                Place::Slot(key) => {
+                    record.place = Place::Queue(key);
+                    key
+                }
+                _ => return Call::Nobody,
+            },
+            _ => return Call::Nobody,
+        };
+        state.reserved -= 1;
+        self.give_slot(&mut state, job);
+        state.line_up(job, key);
+        self.call(&mut state, Lane::Jobs)
     }
 
     /// Detached. Waits until a job could be taken, or none will be any more; false after `timeout`.

@@ -85,10 +85,9 @@ impl<P: Payload> Pool<P> {
         self.made_room(state);
     }
 
-    /// Whether another job waits for a thread.
-    pub fn others_wait(&self) -> bool {
-        let state = self.lock();
-        !(state.resumed.is_empty() && state.queue.is_empty() && state.slow_queue.is_empty())
+    /// On the job's thread: whether another job waits for a thread, and would get it before this one.
+    pub fn others_wait(&self, job: &Job) -> bool {
+        self.comes_first(&self.lock(), job)
     }
 
     /// Between two steps: the job lets go of its thread, and goes on when those of its priority that wait have begun; at
@@ -105,11 +104,7 @@ impl<P: Payload> Pool<P> {
         } else {
             let key = (Reverse(job.traits.priority), state.number());
             self.leave_thread(&mut state, job, Place::Queue(key));
-            if job.traits.slow {
-                state.slow_queue.insert(key, token);
-            } else {
-                state.queue.insert(key, token);
-            }
+            state.line_up(job, key);
         }
         self.call(&mut state, Lane::Jobs)
     }

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::job::Status;
+use super::order::Front;
 use super::{Call, Errand, Job, Lane, Place, Pool, PoolLife, State, bucket};
 use crate::Payload;
 use crate::clock::monotonic;
@@ -48,14 +49,6 @@ pub struct Ended<P> {
     pub evicted: Option<P>,
     /// Whom to call.
     pub call: Call,
-}
-
-/// Whose front a job is.
-#[derive(Clone, Copy)]
-enum Front {
-    Resumed,
-    Queue,
-    Slow,
 }
 
 impl<P: Payload> Pool<P> {
@@ -110,22 +103,6 @@ impl<P: Payload> Pool<P> {
         Some(self.begin(state, token))
     }
 
-    /// The job that is next, and where it is: those that go on before those that begin; a slow one only while they have
-    /// not got their share.
-    fn first(&self, state: &State<P>) -> Option<(Front, Token)> {
-        if let Some(token) = state.resumed.front() {
-            return Some((Front::Resumed, *token));
-        }
-        let fast = state.queue.first_key_value();
-        let share = state.slow_busy < self.options.max_slow;
-        let slow = if share { state.slow_queue.first_key_value() } else { None };
-        match (fast, slow) {
-            (Some((fast, _)), Some((slow, token))) if slow < fast => Some((Front::Slow, *token)),
-            (Some((_, token)), _) => Some((Front::Queue, *token)),
-            (None, slow) => slow.map(|(_, token)| (Front::Slow, *token)),
-        }
-    }
-
     /// Puts a job on the calling thread.
     fn begin(&self, state: &mut State<P>, token: Token) -> Taken<P> {
         let now = monotonic();
@@ -134,6 +111,7 @@ impl<P: Payload> Pool<P> {
         let payload = record.payload.duplicate();
         let here = record.place == Place::Here;
         let counted = core::mem::replace(&mut record.slot, !here);
+        let reserved = matches!(record.place, Place::Slot(_) | Place::Here);
         record.place = Place::Thread;
         let first = record.started == 0;
         if first {
@@ -144,30 +122,24 @@ impl<P: Payload> Pool<P> {
         if let Some(running) = job.status().start() {
             state.shift(&job, running);
         }
+        state.reserved -= usize::from(reserved);
         if !here && !counted {
-            state.busy += 1;
-        }
-        if !here && job.traits.slow {
-            state.slow_busy += 1;
+            self.fill_slot(state, &job);
         }
         self.made_room(state);
         Taken::Job(job, payload)
     }
 
-    /// Attached. Begins a job that holds a slot already; None if it was stopped before: its slot is free then.
-    pub fn begin_in_place(&self, job: &Job) -> (Option<P>, Call) {
+    /// Attached. Begins a job that was not taken from the queue; None if it was stopped before.
+    pub fn begin_in_place(&self, job: &Job) -> Option<P> {
         let mut state = self.lock();
-        if job.status() == Status::Queued
-            && let Taken::Job(_, payload) = self.begin(&mut state, job.token())
-        {
-            return (Some(payload), Call::Nobody);
+        if job.status() != Status::Queued {
+            return None;
         }
-        // Stopped: `tell` has left the slot to this thread.
-        if state.jobs.get_mut(job.token()).is_some_and(|record| core::mem::take(&mut record.slot)) {
-            state.busy -= 1;
+        match self.begin(&mut state, job.token()) {
+            Taken::Job(_, payload) => Some(payload),
+            _ => None,
         }
-        self.made_room(&state);
-        (None, self.call(&mut state, Lane::Jobs))
     }
 
     /// Attached. The next job, for a thread joined to this loop that has a place: if it may run there. Else a thread of the
@@ -183,19 +155,20 @@ impl<P: Payload> Pool<P> {
     }
 
     fn take_errand(state: &mut State<P>) -> Option<Taken<P>> {
-        loop {
-            let errand = state.errands.pop_front()?;
-            let (Errand::Conclude(token) | Errand::OnStop(token)) = errand;
-            if let Some(record) = state.jobs.get(token) {
+        while let Some(errand) = state.errands.pop_front() {
+            if let Errand::Conclude(token) | Errand::OnStop(token) = errand
+                && let Some(record) = state.jobs.get(token)
+            {
                 return Some(Taken::Errand(errand, record.payload.duplicate()));
             }
         }
+        state.owed.pop_front().map(|payload| Taken::Errand(Errand::OnDone, payload))
     }
 
     /// Whether a thread of the lane has nothing to wait for any more.
     fn leaving(&self, state: &State<P>, lane: Lane) -> bool {
         let over = state.life == PoolLife::Ending && state.live() == 0;
-        over && (lane == Lane::Jobs || state.errands.is_empty())
+        over && (lane == Lane::Jobs || !state.has_errands())
     }
 
     /// Detached. Parks until there is something to do, or until it is time to look up.
@@ -245,13 +218,17 @@ impl<P: Payload> Pool<P> {
         Ended { payload, evicted, call }
     }
 
+    /// A job takes a slot, and one of the share of its kind.
+    pub(crate) fn fill_slot(&self, state: &mut State<P>, job: &Job) {
+        state.busy += 1;
+        state.slow_busy += usize::from(job.traits.slow);
+    }
+
     /// A job leaves its thread: its slot is free.
     pub(crate) fn give_slot(&self, state: &mut State<P>, job: &Job) {
         if state.jobs.get_mut(job.token()).is_some_and(|record| core::mem::take(&mut record.slot)) {
             state.busy -= 1;
-            if job.traits.slow {
-                state.slow_busy -= 1;
-            }
+            state.slow_busy -= usize::from(job.traits.slow);
         }
     }
 
@@ -260,6 +237,13 @@ impl<P: Payload> Pool<P> {
         let mut state = self.lock();
         let (payload, evicted) = self.retire(&mut state, job);
         Ended { payload, evicted, call: Call::Nobody }
+    }
+
+    /// Attached. An ended job's on_done is owed, and its owner's loop does not run it any more: an errand of this job.
+    pub fn owe(&self, payload: P) -> Call {
+        let mut state = self.lock();
+        state.owed.push_back(payload);
+        self.call(&mut state, Lane::Errands)
     }
 
     /// An ended job goes to the done queue, or out of the table.

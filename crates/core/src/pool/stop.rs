@@ -57,14 +57,19 @@ impl<P: Payload> Pool<P> {
                     state.queue.remove(&key);
                     state.slow_queue.remove(&key);
                 }
-                // The thread that was to run it gives its slot back.
-                Place::Slot | Place::Here => {}
+                // Its slot is free now: when the thread that was to run it looks, the job may have left the table.
+                Place::Slot(_) | Place::Here => {
+                    state.reserved -= 1;
+                    self.give_slot(state, &job);
+                }
                 _ => unreachable!("a queued job has one of the two places"),
             }
             state.shift(&job, next);
             state.errands.push_back(Errand::Conclude(token));
             self.made_room(state);
-            return (Stopped::Never, Calls { errands: self.call(state, Lane::Errands), ..Calls::default() });
+            let calls =
+                Calls { errands: self.call(state, Lane::Errands), jobs: self.call(state, Lane::Jobs), sooner: false };
+            return (Stopped::Never, calls);
         }
         record.told = monotonic();
         let warn_at = record.told.saturating_add(self.options.stop_warning);

@@ -1,6 +1,6 @@
 //! A poller on loom's primitives, and the kernel behind it: files with a number, a condition and a registration.
 //!
-//! It keeps what the contract (`poller.rs`) promises of epoll and no more: reports once or by level, a registration that
+//! It keeps what the contract (`poller.rs`) promises of epoll and no more: reports once, by level or by edge, a registration that
 //! is forgotten when its file is closed, and one that is not because a duplicate lives, changes that go by number, a wake
 //! that stays until a wait has returned for it.
 //! Two threads in `wait` at once are a failed test: never two leaders.
@@ -25,6 +25,8 @@ struct File {
     /// How many files have had the number before.
     inode: u32,
     ready: Events,
+    /// Something came since it was reported.
+    fresh: bool,
     registration: Option<Registration>,
 }
 
@@ -40,13 +42,18 @@ struct Kernel {
 
 /// The test's side of the poller: what the world does to the files.
 #[derive(Clone)]
-pub struct Files(Arc<(Mutex<Kernel>, Condvar)>, bool);
+pub struct Files(Arc<(Mutex<Kernel>, Condvar)>, bool, bool);
 
 impl Files {
     /// `count` open files, numbered from 0, of which nothing is ready.
     pub fn open(count: usize) -> Self {
         let kernel = Kernel { files: vec![Some(File::default()); count], ..Kernel::default() };
-        Self(Arc::new((Mutex::new(kernel), Condvar::new())), crate::turning::level())
+        Self(Arc::new((Mutex::new(kernel), Condvar::new())), crate::turning::level(), true)
+    }
+
+    /// As [`Self::open`], of a poller that has no edges.
+    pub fn without_edges(count: usize) -> Self {
+        Self { 2: false, ..Self::open(count) }
     }
 
     /// The loop's side.
@@ -56,13 +63,26 @@ impl Files {
 
     /// Something can be read from it, until [`Self::read`].
     pub fn write(&self, fd: RawFd) {
-        self.with(fd, |file| file.ready |= Events::READ);
+        self.with(fd, |file| {
+            file.ready |= Events::READ;
+            file.fresh = true;
+        });
         self.0.1.notify_one();
     }
 
     /// A handler reads everything.
     pub fn read(&self, fd: RawFd) {
         self.with(fd, |file| file.ready = Events::NONE);
+    }
+
+    /// A task reads everything: whether there was anything.
+    pub fn take(&self, fd: RawFd) -> bool {
+        self.with(fd, |file| core::mem::replace(&mut file.ready, Events::NONE) != Events::NONE)
+    }
+
+    /// How many files have had the number before.
+    pub fn inode(&self, fd: RawFd) -> u32 {
+        self.with(fd, |file| file.inode)
     }
 
     /// A handler reads everything from the first file that had this number, if it is still there.
@@ -181,6 +201,10 @@ impl Poller for Fake {
         self.0.1
     }
 
+    fn has_edges(&self) -> bool {
+        self.0.2
+    }
+
     fn renew(&self, wanted: &[poller::Registration]) -> Result<(), PollError> {
         // Two steps, as for the kernel: what is changed in between is changed in the old set.
         let fresh: Vec<_> = wanted
@@ -222,7 +246,8 @@ impl Poller for Fake {
                 let ready = file.ready;
                 let Some(registration) = &mut file.registration else { continue };
                 let events = Events(ready.0 & registration.events.0);
-                if registration.armed && !events.is_empty() {
+                let edge = registration.mode != Mode::Edge || core::mem::take(&mut file.fresh);
+                if registration.armed && edge && !events.is_empty() {
                     registration.armed = registration.mode != Mode::OneShot;
                     out.push(PollEvent { token: registration.token, events });
                 }

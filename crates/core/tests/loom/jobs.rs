@@ -9,7 +9,8 @@ use manyhands_core::pool::{
     Traits,
 };
 
-use crate::turning::{Count, explore};
+use crate::fake_poller::Files;
+use crate::turning::{Call, Count, Making, close, explore};
 
 /// What a pool carries in these tests: nothing.
 struct Nothing;
@@ -228,8 +229,8 @@ fn answer_races_the_end_of_an_owner_that_is_outlived_and_the_job_is_continued_on
             pool.leave_meeting(&job, number, false);
         }
         closer.join().unwrap();
-        let once = |_: &Job| {
-            assert!(!pool.others_wait(), "it waits for a second thread");
+        let once = |job: &Job| {
+            assert!(!pool.others_wait(job), "it waits for a second thread");
             Outcome::Finished
         };
         assert_eq!(run_one(&pool, &seat, once), Some(Status::Finished));
@@ -294,4 +295,56 @@ fn admit_races_finish_and_no_job_is_forgotten() {
         assert_eq!(admitted, ran || job.status() == Status::Stopped);
         adds_up(&pool);
     });
+}
+
+/// T71. The owner's loop is closed as the job ends: its on_done is run by whoever closes, or comes back for the pool.
+#[test]
+fn done_races_close_and_on_done_has_one_caller() {
+    explore("on_done against the close of its loop", || {
+        let files = Files::open(0);
+        let event_loop = Making::EAGER.on(&files);
+        let strand = event_loop.strand(None, None).unwrap();
+        let (called, ended) = (Count::default(), Count::default());
+        let ending = {
+            let (event_loop, strand, called) = (event_loop.clone(), strand.clone(), called.clone());
+            thread::spawn(move || {
+                let counted = called.clone();
+                let on_done = Call::new(move || _ = counted.add());
+                if event_loop.complete_unless_closed(&strand, on_done).is_err() {
+                    called.add();
+                }
+            })
+        };
+        close(&event_loop, &ended);
+        ending.join().unwrap();
+        assert_eq!(called.get(), 1);
+    });
+}
+
+/// T62, T75f. A job in place is stopped as its thread leaves, or as it begins the job: its slot is given back once.
+#[test]
+fn stop_races_the_thread_that_leaves_and_the_slot_is_free() {
+    for leaves in [true, false] {
+        explore(if leaves { "stop against leaving" } else { "stop against beginning in place" }, move || {
+            let pool = pool();
+            let job = Arc::new(Job::new(Traits { slow: true, ..Traits::default() }));
+            assert!(pool.admit(&job, Nothing, Entrance::InPlace).is_ok());
+            let stopper = {
+                let (pool, job) = (pool.clone(), job.clone());
+                thread::spawn(move || pool.stop(&job, StopReason::Caller))
+            };
+            if leaves {
+                pool.perform(pool.send_to_queue(&job));
+            } else if pool.begin_in_place(&job).is_some() {
+                pool.perform(pool.end(&job, Outcome::Finished).call);
+            }
+            let stopped = stopper.join().unwrap();
+            assert!(!leaves || stopped == Stopped::Never);
+            assert_eq!((pool.stats().busy, pool.stats().queued), (0, 0));
+            adds_up(&pool);
+            let next = Arc::new(Job::new(Traits { slow: true, ..Traits::default() }));
+            assert!(pool.admit(&next, Nothing, Entrance::InPlace).is_ok(), "no slot is left");
+            drop(pool.withdraw(&next));
+        });
+    }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use manyhands_core::poller::PollerKind;
 use manyhands_core::{
-    Clock, EventLoop, Events, Item, JoinOptions, Next, Options, Origin, Payload, Place, RemovalReason, Strand, Watch,
+    Clock, EventLoop, Events, Item, JoinOptions, Next, Options, Origin, Payload, Place, RemovalReason, Strand, Task,
+    Watch,
 };
 
 use crate::fake_poller::Files;
+use crate::tasks;
 
 /// A payload that is a closure.
 pub struct Call(Arc<dyn Fn() + Send + Sync>);
@@ -89,10 +91,16 @@ pub fn join(event_loop: &Loop, ended: &Count) {
 
 /// As [`join`], with options.
 pub fn join_with(event_loop: &Loop, ended: &Count, options: JoinOptions) {
+    join_tasks(event_loop, ended, options, &|task| tasks::step(event_loop, task));
+}
+
+/// As [`join_with`]; tasks are stepped by `step`, which suspends or finishes them.
+pub fn join_tasks(event_loop: &Loop, ended: &Count, options: JoinOptions, step: &dyn Fn(&Arc<Task<Call>>)) {
     let Some(mut seat) = event_loop.enter(options).unwrap() else { return };
     loop {
         match event_loop.next(&mut seat) {
             Next::Run(Item::Watch(_, call, _)) => (call.0)(),
+            Next::Run(Item::Task(task)) => step(&task),
             Next::Run(Item::Message(call) | Item::Terminal(call) | Item::Completion(call) | Item::Timer(call)) => {
                 (call.0)()
             }

@@ -199,5 +199,6 @@ fn a_poller_is_found_by_its_name_only() {
 fn events_print_their_names() {
     assert_eq!(format!("{:?}", Events::NONE), "NONE");
     assert_eq!(format!("{:?}", Events::READ | Events::HANGUP), "READ|HANGUP");
-    assert_eq!(format!("{:?}", Events(64 + 2)), "WRITE|0x40");
+    assert_eq!(format!("{:?}", Events::WRITE | Events::END), "WRITE|END");
+    assert_eq!(format!("{:?}", Events(128 + 2)), "WRITE|0x80");
 }
