@@ -59,7 +59,7 @@ pub fn raise<'py>(py: Python<'py>, error: Error, about: &About<'py>) -> PyErr {
     }
 }
 
-fn strerror(py: Python<'_>, errno: i32) -> String {
+pub fn strerror(py: Python<'_>, errno: i32) -> String {
     py.import("os").and_then(|os| os.call_method1("strerror", (errno,))?.extract()).unwrap_or_default()
 }
 
@@ -103,4 +103,24 @@ pub fn pool_full(py: Python<'_>, pool: &Bound<'_, PyAny>, limit: usize) -> PyErr
 /// A pool takes no more jobs.
 pub fn pool_finished(py: Python<'_>, name: &str) -> PyErr {
     made(class!(py, "PoolFinished"), (name,))
+}
+
+/// What is wrong with a stream, by the name of its class in `manyhands.errors`.
+pub fn resource(py: Python<'_>, class: &str, about: &str) -> PyErr {
+    let made = || -> PyResult<PyErr> {
+        let class = py.import("manyhands.errors")?.getattr(class)?;
+        let error = if about.is_empty() { class.call0()? } else { class.call1((about,))? };
+        Ok(PyErr::from_value(error))
+    };
+    made().unwrap_or_else(|error| error)
+}
+
+/// The end of a stream came before all that was asked for.
+pub fn incomplete(py: Python<'_>, partial: &[u8]) -> PyErr {
+    made(class!(py, "IncompleteRead"), (pyo3::types::PyBytes::new(py, partial),))
+}
+
+/// What was to be used is closed.
+pub fn closed_resource(py: Python<'_>, what: &str) -> PyErr {
+    made(class!(py, "ClosedResourceError"), (what,))
 }

@@ -140,17 +140,24 @@ fn keep(owner: &Bound<'_, LoopCore>, core: &Core, seat: &mut CoreSeat, promise: 
     result
 }
 
-/// The thread leaves and has not done what it promised: its job never runs, or a thread of the pool runs it.
+/// The thread leaves and has not done what it promised: a thread of the pool does it, unless the loop stops.
 pub fn give_up(py: Python<'_>) {
-    let Some(promise) = place(|place| place.promise.take()).flatten() else { return };
+    let kept = place(|place| Some((place.promise.take()?, place.event_loop.clone()))).flatten();
+    let Some((promise, event_loop)) = kept else { return };
+    if event_loop.check_fork().is_err() {
+        // The handler forked, and this is the child: the loop's locks and the pool's may be held for ever.
+        core::mem::forget(promise);
+        return;
+    }
     match promise {
         Promise::Run(job) => {
             let this = job.get();
-            this.core().stop(this.job(), StopReason::LoopStopping);
-            // Finds it stopped, and gives its slot back.
-            let (held, wanted) = this.core().begin_in_place(this.job());
-            drop(held);
-            JobCore::perform(py, this.core(), wanted);
+            if event_loop.life() == Life::Open {
+                // Its handler raised what ends a thread: that is no reason to end the job.
+                JobCore::perform(py, this.core(), this.core().send_to_queue(this.job()));
+            } else {
+                this.core().stop(this.job(), StopReason::LoopStopping);
+            }
             give_back(Some(this.job()));
         }
         Promise::Take(pool) => {

@@ -108,13 +108,15 @@ pub fn close(owner: &Bound<'_, LoopCore>) -> PyResult<(bool, usize)> {
 /// Runs the final callbacks that are owed after `close`, and those that they make.
 pub fn run_owed(owner: &Bound<'_, LoopCore>) -> PyResult<()> {
     let core = owner.get().core()?;
+    // What has to leave (Ctrl-C) leaves when the others have run: each of them is owed.
+    let mut result = Ok(());
     loop {
         let completions = core.take_completions();
         if completions.is_empty() {
-            return Ok(());
+            return result;
         }
         for completion in completions {
-            run::completion(owner, completion)?;
+            result = result.and(run::completion(owner, completion));
         }
     }
 }

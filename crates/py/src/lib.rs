@@ -12,23 +12,33 @@ mod adding;
 mod alarm;
 mod arguments;
 mod attach;
+mod awaiting;
+mod channel;
 mod clock;
 mod current;
 mod descriptor;
 mod errors;
 mod event_loop;
+mod group;
 mod in_place;
 mod job;
 mod joining;
 mod methods;
 mod payload;
+mod permits;
 mod points;
 mod pool;
+mod reading;
+mod ring;
 mod run;
+mod scope;
 mod sending;
 mod sight;
 mod strand;
+mod stream;
+mod task;
 mod timer;
+mod wait;
 mod watch;
 mod worker;
 
@@ -40,26 +50,42 @@ mod _core {
     #[pymodule_export]
     use crate::alarm::{alarm_ring, alarm_wait};
     #[pymodule_export]
+    use crate::channel::{Channel, ReceiveEnd, Receiving, SendEnd, Sending};
+    #[pymodule_export]
     use crate::clock::ManualClock;
     #[pymodule_export]
     use crate::descriptor::wait_descriptor;
     #[pymodule_export]
     use crate::event_loop::LoopCore;
     #[pymodule_export]
+    use crate::group::Group;
+    #[pymodule_export]
     use crate::job::JobCore;
+    #[pymodule_export]
+    use crate::permits::{Acquiring, Permits};
     #[pymodule_export]
     use crate::points::{
         HoldPoint, after_fork_in_child, is_lent, job_table, leave_behind, live_objects, now, point_names,
-        points_compiled, set_thread_name, strand_table,
+        points_compiled, set_thread_name, strand_table, task_table,
     };
     #[pymodule_export]
     use crate::pool::{PoolCore, PoolCounts, check_in, current_job, sleep_blocking};
+    #[pymodule_export]
+    use crate::ring::Ring;
+    #[pymodule_export]
+    use crate::scope::Scope;
     #[pymodule_export]
     use crate::sight::Seat;
     #[pymodule_export]
     use crate::strand::Strand;
     #[pymodule_export]
+    use crate::stream::{StreamCore, Transfer};
+    #[pymodule_export]
+    use crate::task::{Task, running_task};
+    #[pymodule_export]
     use crate::timer::Timer;
+    #[pymodule_export]
+    use crate::wait::{Checkpoint, Wait};
     #[pymodule_export]
     use crate::watch::Watch;
     #[pymodule_export]

@@ -18,7 +18,7 @@ use crate::sight::{self, Seat, Stats, StrandRow, TimerView};
 use crate::strand::Strand;
 use crate::timer::Timer;
 use crate::watch::Watch;
-use crate::{attach, joining, sending};
+use crate::{attach, joining, sending, stream};
 
 #[pymethods]
 impl LoopCore {
@@ -186,6 +186,11 @@ impl LoopCore {
         on_removed: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Py<Watch>> {
         adding::add(slf, Wanted { fd, events, handler, strand, name, close, on_error, on_removed })
+    }
+
+    /// Say that a descriptor is about to be closed: whoever waits for it on this loop is told.
+    fn _notify_closing(slf: &Bound<'_, Self>, fd: i32) -> PyResult<bool> {
+        stream::notify_closing(slf, fd)
     }
 
     /// The watch of a descriptor, or None.

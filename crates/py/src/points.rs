@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use manyhands_core::pool::{JOB_TABLE, Status};
 use manyhands_core::sync::{Arc, Condvar, Mutex};
+use manyhands_core::task::{TASK_TABLE, TaskArrow};
 use manyhands_core::{counters, points, state};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -166,6 +167,14 @@ pub fn strand_table() -> Vec<(&'static str, String, String, &'static str, &'stat
 pub fn job_table() -> Vec<(&'static str, String, String, &'static str, &'static str)> {
     let name = |status: Status| format!("{status:?}").to_uppercase();
     JOB_TABLE.iter().map(|arrow| (arrow.verb, name(arrow.from), name(arrow.to), arrow.when, arrow.who)).collect()
+}
+
+/// The arrows of a task's word: (verb, from, to, when, who).
+#[pyfunction]
+pub fn task_table() -> Vec<(&'static str, String, String, &'static str, &'static str)> {
+    let row =
+        |arrow: &TaskArrow| (arrow.verb, format!("{:?}", arrow.from), format!("{:?}", arrow.to), arrow.when, arrow.who);
+    TASK_TABLE.iter().map(row).collect()
 }
 
 /// Seconds, monotonic: the clock of deadlines. Its zero means nothing.

@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use crate::attach;
 use crate::event_loop::{CoreSeat, LoopCore};
 use crate::payload::{Call, Carried};
+use crate::task;
 use crate::timer::Timer;
 use crate::watch::Watch;
 
@@ -84,6 +85,10 @@ pub fn item(owner: &Bound<'_, LoopCore>, item: Item<Carried>, seat: &mut CoreSea
         Item::Message(Carried::Call(message))
         | Item::Terminal(Carried::Call(message))
         | Item::Completion(Carried::Call(message)) => message_call(owner, &message),
+        Item::Task(task) => {
+            task::step(py, owner.get().core()?, &task);
+            Ok(())
+        }
         // The core hands a payload out as what it was put in as.
         Item::Watch(..) | Item::Timer(_) | Item::Message(_) | Item::Terminal(_) | Item::Completion(_) => Ok(()),
     }

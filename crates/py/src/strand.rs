@@ -6,6 +6,7 @@ use manyhands_core::Place;
 use manyhands_core::StrandState;
 use manyhands_core::watch::Occupant;
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyTypeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -223,6 +224,31 @@ impl Strand {
         }
         this.wait_vacant(py, timeout)?;
         Ok(messages)
+    }
+
+    /// Run `callback(*args)` in this context, whatever the strand holds and takes: what it reports has happened.
+    #[pyo3(signature = (context, callback, *args))]
+    fn _complete(
+        slf: &Bound<'_, Self>,
+        context: Bound<'_, PyAny>,
+        callback: Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        // SAFETY: attached; looks at the type only.
+        if unsafe { pyo3::ffi::PyContext_CheckExact(context.as_ptr()) } == 0 {
+            return Err(PyTypeError::new_err(format!("context must be a contextvars.Context, and got {context:?}")));
+        }
+        let this = slf.get();
+        let core = this.owner.get().core()?;
+        let call = Call {
+            source: "operation",
+            strand: Some(slf.clone().unbind()),
+            callable: callback.unbind(),
+            args: args.unbind(),
+            context: context.unbind(),
+        };
+        core.complete(Some(&this.strand), Carried::Call(call));
+        Ok(())
     }
 
     fn __repr__(&self) -> String {

@@ -104,7 +104,11 @@ impl Worker {
         let this = job.get();
         if this.is_plain() && !this.pool().get().has_on_end() && JobCore::conclude(&job, false)? {
             // Somebody may have asked to be told between the two looks.
-            return Ok(this.has_callbacks().then_some(job));
+            if this.has_callbacks() {
+                return Ok(Some(job));
+            }
+            this.let_go();
+            return Ok(None);
         }
         Ok(Some(job))
     }
@@ -124,8 +128,12 @@ impl Worker {
                 Taken::Errand(errand, held) => {
                     static ERRAND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
                     let run = ERRAND.import(py, "manyhands._pool_thread", "run_errand")?;
-                    let conclude = matches!(errand, Errand::Conclude(_));
-                    let args = (held.0, conclude).into_pyobject(py)?;
+                    let errand = match errand {
+                        Errand::Conclude(_) => "conclude",
+                        Errand::OnStop(_) => "on_stop",
+                        Errand::OnDone => "on_done",
+                    };
+                    let args = (held.0, errand).into_pyobject(py)?;
                     return Ok(Some((run.clone().unbind(), args.unbind(), None)));
                 }
                 Taken::Wait => attach::detached(py, || self.pool.wait(seat)),
@@ -159,9 +167,6 @@ impl Worker {
         if let Some(Given { job, begun: false, .. }) = given {
             let this = job.get();
             this.core().stop(this.job(), StopReason::Caller);
-            let (held, wanted) = this.core().begin_in_place(this.job());
-            drop(held);
-            JobCore::perform(py, this.core(), wanted);
         }
         self.failed(py, error)
     }
@@ -182,9 +187,7 @@ impl Worker {
         if begun {
             return self.begin(job.into_bound(py), slot).map(Some);
         }
-        let (held, wanted) = self.pool.begin_in_place(job.get().job());
-        JobCore::perform(py, &self.pool, wanted);
-        match held {
+        match self.pool.begin_in_place(job.get().job()) {
             Some(held) => self.begin(held.0.into_bound(py), slot).map(Some),
             None => Ok(None),
         }
