@@ -66,7 +66,7 @@ class Answer(enum.Enum):
 
 
 STOP: Final[Literal[Answer.STOP]] = Answer.STOP
-"""Returned by the callback of `call_every`: no further tick."""
+"""Returned by the callback of `call_every`: no further tick. By `Actor.on_failure`: the actor is stopped."""
 
 KEEP: Final[Literal[Answer.KEEP]] = Answer.KEEP
 """Returned by `on_error`: the watch or timer whose callback raised goes on."""
@@ -97,10 +97,10 @@ class ErrorReport:
 
     Attributes:
         loop: Where.
-        source: "watch", "timer", "message", "terminal", "on_removed", "on_closed", "signal", or "close" (the source's own
-            `close()` raised).
+        source: "watch", "timer", "message", "terminal", "on_removed", "on_closed", "operation", "signal", or "close" (the
+            source's own `close()` raised).
         watch: With source "watch" and "close".
-        strand: The watch's strand; for others the strand that it was posted to or set on, if it was.
+        strand: The watch's strand; for others the strand that it was posted to or set on, or the operation's, if it was.
         timer: With source "timer": a handle that is equal to the one that was made when it was set.
         events: With source "watch".
         handler: What was called.

@@ -62,11 +62,6 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         """Take no more calls; wait for those that were made here. The pool goes on."""
-        if wait and _core.is_lent():
-            raise WouldDeadlock.about(
-                f"shutdown(wait=True) of an executor of pool {self._pool.name!r} would wait, and this thread is lent: "
-                "use wait=False here"
-            )
         with self._changed:
             self._open = False
             jobs = list(self._jobs)
@@ -74,6 +69,11 @@ class PoolExecutor(concurrent.futures.ThreadPoolExecutor):
             for job in jobs:
                 if not job.running():
                     job.cancel()
+        if wait and _core.is_lent():
+            raise WouldDeadlock.about(
+                f"shutdown(wait=True) of an executor of pool {self._pool.name!r} would wait, and this thread is lent: "
+                "use wait=False here"
+            )
         if wait:
             with self._changed:
                 self._changed.wait_for(lambda: not self._jobs)

@@ -46,6 +46,7 @@ class Loop(Protocol):
 
     def request_stop(self, *, drain: bool = False) -> None: ...
     def wait(self, timeout: float | None = None) -> bool: ...
+    def _call_ends(self) -> None: ...
     def _hold_signals(self, readable: int, previous: int) -> None: ...
     def _release_signals(self) -> None: ...
 
@@ -110,6 +111,8 @@ def _stop_all() -> None:
     for loop in loops:
         with contextlib.suppress(Exception):
             loop.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(Exception):
+            loop._call_ends()  # noqa: SLF001 - a thread that waits for an answer would keep the process for ever
     for pool in pools:
         with contextlib.suppress(Exception):
             if not pool._wait_left(max(0.0, deadline - time.monotonic())):  # noqa: SLF001 - the pool's own seam

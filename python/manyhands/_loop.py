@@ -91,8 +91,14 @@ class EventLoop(_core.LoopCore):
         if pool is not None and not isinstance(pool, _core.PoolCore):
             raise TypeError(f"pool must be a ThreadPool or None, and got {pool!r}")
         self._pool = pool
+        self._clock = clock
         self._on_error = on_error
         self._signal_watches: dict[int, SignalWatch] = {}
+        # What has more to end than a strand: called once the loop is closed, before the final callbacks that are owed, and
+        # when the interpreter exits.
+        self._ends: dict[int, Callable[[], object]] = {}
+        self._root: _core.Group | None = None  # holds the tasks of a program while the loop can be joined
+        self._strays: list[_core.Group] = []  # groups whose host has ended without leaving them
         self.slow_handler = float(slow_handler)
         _guards.open_signal_pair()  # before the loop has descriptors: when there are none left, nothing stays open
         self._open(name, poller, clock, not _guards.gil_enabled(), handover)
@@ -196,7 +202,7 @@ class EventLoop(_core.LoopCore):
         return left
 
     def close(self, timeout: float | None = None) -> None:
-        """Stop the loop, end every watch, strand and timer, and run the final callbacks that are owed on this thread.
+        """Stop the loop, end every actor, watch, strand and timer, and run on this thread the final callbacks that are owed.
 
         Idempotent. Messages that have not run are dropped and counted in a warning on the logger `manyhands.loop`.
 
@@ -229,7 +235,15 @@ class EventLoop(_core.LoopCore):
             logger.warning(
                 "loop %r was closed with %d message(s) that never ran; stop(drain=True) runs them", self.name, lost
             )
-        self._run_owed()
+        try:
+            self._call_ends()
+        finally:
+            self._run_owed()
+
+    def _call_ends(self) -> None:
+        with contextlib.ExitStack() as ends:  # each is called, also if one is interrupted; the last first
+            for end in self._ends.copy().values():
+                ends.callback(end)
 
     def __enter__(self) -> Self:
         """Use the loop in a `with` statement, which closes it."""

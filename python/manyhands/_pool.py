@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyhands import _core, _guards, _monitor
+from manyhands._arguments import check_choice, check_int, check_number, check_seconds
 from manyhands._job import Job, JobSnapshot, StopReason, snapshot, threads_by_ident
 from manyhands._job_group import JobGroup
 from manyhands._mapping import map_jobs
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from manyhands._executor import PoolExecutor
 
-__all__ = ["ThreadPool", "default_pool", "set_default_pool"]
+__all__ = ["ThreadPool"]
 
 T = TypeVar("T")
 
@@ -93,16 +94,14 @@ class ThreadPool(_core.PoolCore, concurrent.futures.Executor):
     ) -> None:
         if threads is None:
             threads = min(32, (os.cpu_count() or 1) + 4)
-        _check_int("threads", threads, at_least=1, at_most=MOST_THREADS)
+        check_int("threads", threads, at_least=1, at_most=MOST_THREADS)
         if max_queue_depth is not None:
-            _check_int("max_queue_depth", max_queue_depth, at_least=0)
-        _check_int("max_done", max_done, at_least=0)
-        _check_choice("when_full", when_full, ("refuse", "wait", "run_here"))
-        _check_seconds("full_timeout", full_timeout)
-        _check_number(
-            "stop_warning", stop_warning, "0 seconds or more, and finite", lambda value: 0 <= value < math.inf
-        )
-        _check_number("slow_share", slow_share, "above 0 and at most 1", lambda value: 0 < value <= 1)
+            check_int("max_queue_depth", max_queue_depth, at_least=0)
+        check_int("max_done", max_done, at_least=0)
+        check_choice("when_full", when_full, ("refuse", "wait", "run_here"))
+        check_seconds("full_timeout", full_timeout)
+        check_number("stop_warning", stop_warning, "0 seconds or more, and finite", lambda value: 0 <= value < math.inf)
+        check_number("slow_share", slow_share, "above 0 and at most 1", lambda value: 0 < value <= 1)
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, and got {name!r}")
         for hook_name, hook in (("on_submit", on_submit), ("on_start", on_start), ("on_end", on_end)):
@@ -267,7 +266,7 @@ class ThreadPool(_core.PoolCore, concurrent.futures.Executor):
         """
         if _core.is_lent():
             raise _waits("destroy()", self.name)
-        _check_seconds("timeout", timeout)
+        check_seconds("timeout", timeout)
         self.finish()
         if self._wait_left(timeout):
             return []
@@ -363,42 +362,17 @@ class ThreadPool(_core.PoolCore, concurrent.futures.Executor):
         if kind is not None and not issubclass(kind, Exception):
             # Ctrl-C: whoever leaves like this does not want to wait for jobs that nobody has told.
             self.finish()
-        self.shutdown()
+        if not _core.is_lent():
+            self.shutdown()
+            return
+        # Nobody else will end it.
+        self.shutdown(wait=False)
+        if kind is None:
+            raise _waits("the end of the with block", self.name)
 
     def __repr__(self) -> str:
         state = " finished" if self.finished else ""
         return f"<manyhands.ThreadPool {self.name!r} threads={self.threads}{state}>"
-
-
-def _check_int(name: str, value: object, *, at_least: int, at_most: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, and got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, and got {value}")
-    if value > at_most:
-        raise ValueError(f"{name} must be at most {at_most}, and got {value}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        *others, last = map(repr, choices)
-        raise ValueError(f"{name} must be {', '.join(others)} or {last}, and got {value!r}")
-
-
-def _check_number(name: str, value: object, expected: str, within: Callable[[float], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, and got {value!r}")
-    if not within(value):
-        raise ValueError(f"{name} must be {expected}, and got {value!r}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds or None, and got {value!r}")
-    if not value >= 0:
-        raise ValueError(f"{name} must be 0 seconds or more, and got {value}")
 
 
 def _waits(call: str, name: str) -> WouldDeadlock:
@@ -413,34 +387,3 @@ def stack_of(name: str | None) -> str:
     ident = next((thread.ident for thread in threading.enumerate() if thread.name == name), None)
     frame = sys._current_frames().get(ident) if ident is not None else None
     return "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
-
-
-_default: ThreadPool | None = None
-_default_lock = threading.Lock()
-
-
-def default_pool() -> ThreadPool:
-    """The pool that is used where none is named; made at the first call."""
-    global _default  # noqa: PLW0603 - one of the process
-    with _default_lock:
-        if _default is None or _default.finished:
-            _default = ThreadPool(name="default")
-        return _default
-
-
-def set_default_pool(pool: ThreadPool | None) -> None:
-    """Use this pool where none is named; None to have one made again."""
-    global _default  # noqa: PLW0603
-    if pool is not None and not isinstance(pool, ThreadPool):
-        raise TypeError(f"pool must be a ThreadPool or None, and got {pool!r}")
-    with _default_lock:
-        _default = pool
-
-
-def _in_child() -> None:
-    global _default, _default_lock  # noqa: PLW0603 - the parent's threads do not exist here
-    _default = None
-    _default_lock = threading.Lock()
-
-
-_guards.in_child(_in_child)

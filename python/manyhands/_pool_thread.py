@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from manyhands import _core
-from manyhands._running import break_blocking_calls, end
+from manyhands._running import break_blocking_calls, call_on_done, end
 
 if TYPE_CHECKING:
     from manyhands._job import Job
@@ -77,9 +77,13 @@ def call_hooked(
     return function(*args, **(kwargs or {}))
 
 
-def run_errand(job: Job[Any], conclude: bool) -> None:  # noqa: FBT001
-    """Do what is owed to a job that never ran, or call what breaks the blocking calls of one that was told to stop."""
-    if conclude:
-        end(job)
-    else:
-        break_blocking_calls(job)
+_ERRANDS: dict[str, Callable[[Job[Any]], None]] = {
+    "conclude": end,
+    "on_stop": break_blocking_calls,
+    "on_done": call_on_done,
+}
+
+
+def run_errand(job: Job[Any], errand: str) -> None:
+    """Do what is owed to a job and is neither its own thread's nor its owner's loop's to do."""
+    _ERRANDS[errand](job)

@@ -15,7 +15,7 @@ from manyhands.errors import JobAborted, JobStopped, LoopClosed, StrandClosed
 if TYPE_CHECKING:
     from manyhands._core import Watch
 
-__all__ = ["aborted", "break_blocking_calls", "end", "step", "visit", "visit_when_writable"]
+__all__ = ["aborted", "break_blocking_calls", "call_on_done", "end", "step", "visit", "visit_when_writable"]
 
 logger = logging.getLogger("manyhands.pool")
 
@@ -57,6 +57,19 @@ def end(job: Job[Any]) -> None:
     hook = job._pool._on_end
     if hook is not None:
         job._pool._call_hook("on_end", hook, job)
+    job._let_go()
+
+
+def call_on_done(job: Job[Any]) -> None:
+    """Call the on_done of a job that has ended after its owner's loop was closed."""
+    owed = job._take_on_done()
+    if owed is None:
+        return
+    on_done, context = owed
+    try:
+        context.run(on_done, job)
+    except BaseException:
+        logger.exception("on_done %r of job %r raised", on_done, job.name)
 
 
 def _notify(job: Job[Any]) -> None:

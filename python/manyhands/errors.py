@@ -10,11 +10,23 @@ ManyhandsError
 ├── WatchExists                      the descriptor has a watch already
 ├── WatchRemoved                     the watch was removed
 ├── StrandClosed                     the strand takes nothing more
+│   └── ActorStopped                 the actor takes no more messages
 ├── BadDescriptor (OSError)          no open descriptor has this number
 ├── NotPollable (OSError)            the descriptor cannot be waited for
 ├── PoolFinished (RuntimeError)      the pool takes no more jobs
+├── WouldBlock                       what was asked for would have to be waited for
+├── EndOfStream                      the peer has sent its last byte
+│   └── IncompleteRead               it came before all that was asked for
+├── DelimiterNotFound                the delimiter is not where it had to be
+├── BusyResourceError                another task is at it
+├── ClosedResourceError              it was closed here
+├── BrokenResourceError              the other side is lost
+├── TaskCancelled                    the task was cancelled by its handle
 ├── JobCancelled (CancelledError)    the job was stopped by its caller
-└── JobAborted                       the job was stopped by its owner's end, its deadline, its pool, ...
+├── JobAborted                       the job was stopped by its owner's end, its deadline, its pool, ...
+├── OperationPending                 the descriptor has an operation in this direction already
+└── OperationCancelled               the operation was cancelled before it was done
+Cancelled (BaseException)            raised inside a task that is to stop
 JobStopped (BaseException)           raised inside a job that was told to stop
 ```
 
@@ -34,8 +46,16 @@ if TYPE_CHECKING:
     from manyhands._pool import ThreadPool
 
 __all__ = [
+    "ActorStopped",
     "BadDescriptor",
+    "BrokenResourceError",
+    "BusyResourceError",
+    "Cancelled",
+    "ClosedResourceError",
+    "DelimiterNotFound",
+    "EndOfStream",
     "ForkedError",
+    "IncompleteRead",
     "JobAborted",
     "JobCancelled",
     "JobStopped",
@@ -43,11 +63,15 @@ __all__ = [
     "LoopStopped",
     "ManyhandsError",
     "NotPollable",
+    "OperationCancelled",
+    "OperationPending",
     "PoolFinished",
     "QueueFull",
     "StrandClosed",
+    "TaskCancelled",
     "WatchExists",
     "WatchRemoved",
+    "WouldBlock",
     "WouldDeadlock",
 ]
 
@@ -168,10 +192,25 @@ class StrandClosed(ManyhandsError):
 
     strand: Strand | None
 
-    def __init__(self, strand: Strand | None = None) -> None:
+    def __init__(self, strand: Strand | None = None, text: str | None = None) -> None:
         name = f" {strand.name!r}" if strand is not None else ""
-        super().__init__(f"strand{name} takes nothing more: it was closed, or its terminal message is in")
+        super().__init__(text or f"strand{name} takes nothing more: it was closed, or its terminal message is in")
         self.strand = strand
+
+
+class ActorStopped(StrandClosed):
+    """The actor was stopped, or its loop closed: it takes no message, or had not come to the one that was asked."""
+
+    actor: str
+
+    def __init__(self, strand: Strand, *, taken: bool = False) -> None:
+        super().__init__(
+            strand,
+            f"actor {strand.name!r} was stopped before it came to this message: stop(drain=True) would have let it"
+            if taken
+            else f"actor {strand.name!r} was stopped and takes no message: make a new one",
+        )
+        self.actor = strand.name
 
 
 class PoolFinished(ManyhandsError, RuntimeError):
@@ -179,9 +218,9 @@ class PoolFinished(ManyhandsError, RuntimeError):
 
     pool: str
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, text: str | None = None) -> None:
         super().__init__(
-            f"cannot schedule new futures after shutdown: pool {pool!r} is finished, make a new ThreadPool"
+            text or f"cannot schedule new futures after shutdown: pool {pool!r} is finished, make a new ThreadPool"
         )
         self.pool = pool
 
@@ -236,6 +275,34 @@ class _JobTimedOut(JobAborted, TimeoutError):
 _JobTimedOut.__name__ = _JobTimedOut.__qualname__ = "JobAborted"
 
 
+class OperationPending(ManyhandsError):
+    """The descriptor has an operation in this direction under way; that one goes on."""
+
+    fd: int
+    direction: str
+
+    def __init__(self, fd: int, direction: str) -> None:
+        super().__init__(
+            f"descriptor {fd} has an operation under way that {direction}s: wait until it has completed, or cancel it"
+        )
+        self.fd = fd
+        self.direction = direction
+
+
+class OperationCancelled(ManyhandsError):
+    """The operation was cancelled before it was done; its `transferred` says how much of it was."""
+
+    def __init__(self, what: str = "the operation") -> None:
+        super().__init__(f"{what} was cancelled before it was done")
+
+
+class ClosedResourceError(ManyhandsError):
+    """What was to be used was closed by this program, before or meanwhile."""
+
+    def __init__(self, what: str = "the resource") -> None:
+        super().__init__(f"{what} is closed: nothing can be asked of it any more")
+
+
 class BadDescriptor(ManyhandsError, OSError):
     """No open descriptor has this number (`errno` is EBADF)."""
 
@@ -254,3 +321,72 @@ class NotPollable(ManyhandsError, OSError):
     def __init__(self, fd: int, why: str = "regular files and directories are always ready") -> None:
         super().__init__(errno.EPERM, f"descriptor {fd} cannot be watched: {why}; read it on a thread")
         self.fd = fd
+
+
+class Cancelled(BaseException):
+    """Raised in a task, by what it awaits, when it is told to stop. Let it pass: the cancel scope's exit swallows it.
+
+    It is a BaseException, so that `except Exception` does not swallow it. Whoever catches it raises it again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the task was cancelled: let this pass, after cleaning up")
+
+
+class TaskCancelled(ManyhandsError):
+    """What awaiting a task's handle raises if the task was cancelled."""
+
+    task: str
+
+    def __init__(self, task: str) -> None:
+        super().__init__(f"task {task!r} was cancelled and has no result")
+        self.task = task
+
+
+class WouldBlock(ManyhandsError):
+    """What was asked for is not there now, and the call does not wait."""
+
+    def __init__(self, text: str = "it is not there now: use the call that waits") -> None:
+        super().__init__(text)
+
+
+class EndOfStream(ManyhandsError):
+    """The peer has sent its last byte."""
+
+    def __init__(self, text: str = "the peer has sent its last byte") -> None:
+        super().__init__(text)
+
+
+class IncompleteRead(EndOfStream):
+    """The peer has sent its last byte before all that was asked for had come."""
+
+    partial: bytes
+
+    def __init__(self, partial: bytes = b"") -> None:
+        super().__init__(f"the peer has sent its last byte, and only {len(partial)} bytes of what was asked for came")
+        self.partial = partial
+
+
+class DelimiterNotFound(ManyhandsError):
+    """The delimiter is not among the first bytes; they are still to be read."""
+
+    max_bytes: int
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the delimiter is not among the first {max_bytes} bytes; they are still to be read")
+        self.max_bytes = int(max_bytes)
+
+
+class BusyResourceError(ManyhandsError):
+    """Another task is doing this, and only one may."""
+
+    def __init__(self, action: str = "using") -> None:
+        super().__init__(f"another task is {action} it already: one at a time")
+        self.action = action
+
+
+class BrokenResourceError(ManyhandsError):
+    """The other side is lost; `__cause__` has the system's error, if it was one."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text or "the connection was lost")

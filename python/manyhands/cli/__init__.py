@@ -1,4 +1,4 @@
-"""The command line: `manyhands serve`, `echo`, `demo`, `doctor`, and `manyhands --version`.
+"""The command line: `manyhands serve`, `echo`, `forward`, `demo`, `doctor`, and `manyhands --version`.
 
 A command is a module of this package with two functions: `configure(parser)` declares its options, `run(options)` does
 the work and returns the exit status. What they use of the library is its public face: the commands are its first users.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import manyhands as mh
-from manyhands.cli import demo, doctor, echo, serve
+from manyhands.cli import demo, doctor, echo, forward, serve
 from manyhands.cli._failure import Failure as Failure
 
 
@@ -30,9 +30,15 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "echo": Command(
-        "send back what comes: every connection by one watch, on a loop that many threads turn",
+        "send back what comes: every connection by a watch or a task of its own, or by operations, on a loop that many "
+        "threads turn",
         echo.configure,
         echo.run,
+    ),
+    "forward": Command(
+        "send what comes to a port on to another one, and what comes back, with TLS on either side",
+        forward.configure,
+        forward.run,
     ),
     "serve": Command(
         "serve a WSGI application, such as Flask's; what a view does stops when its client hangs up",

@@ -1,8 +1,9 @@
 """`manyhands echo`: an echo server on one loop that several threads turn.
 
-The main thread is one of them; the others are plain `threading.Thread`s that call `loop.join()`. What each `join()`
-returns is how much of the work that thread did, and is what the summary shows. The first Ctrl-C or SIGTERM asks the loop
-to stop, the second ends the process.
+Its connections are served by watches, by operations or by tasks. With the first two the main thread is one of the loop's; the
+others are plain `threading.Thread`s that call `loop.join()`. What each `join()` returns is how much of the work that thread
+did, and is what the summary shows. With tasks `manyhands.run` looks after loop and threads. The first Ctrl-C or SIGTERM
+ends it in order, the second ends the process.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import sys
 import threading
 import time
 from select import POLLOUT, poll
+from typing import Protocol
 
 import manyhands as mh
 from manyhands._guards import Ending
+from manyhands.cli._echo_operations import EchoOperations
 from manyhands.cli._echo_server import EchoServer, Figures
+from manyhands.cli._echo_tasks import EchoTasks
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, require_descriptors
+from manyhands.cli._running import run_until_signal
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; Go's and libuv's default too. The kernel caps it at net.core.somaxconn."""
@@ -42,7 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--poller", choices=("epoll", "poll", "select"), default="epoll", help="(default: %(default)s)")
     parser.add_argument(
-        "--style", choices=("watch",), default="watch", help="what serves a connection (default: %(default)s)"
+        "--style",
+        choices=("watch", "operation", "task"),
+        default="watch",
+        help="what serves a connection (default: %(default)s)",
     )
 
 
@@ -65,21 +73,20 @@ def run(options: argparse.Namespace) -> int:
     """
     require_descriptors(DESCRIPTORS, "the echo server")
     listener = open_listener(options.host, options.port)
+    if options.style == "task":
+        return _run_tasks(options, listener)
     try:
         host, port = listener.getsockname()[:2]
         loop = mh.EventLoop(name="echo", poller=options.poller)
     except OSError as error:
         listener.close()
         raise _cannot_start(error) from error
-    status_line = StatusLine()
+    status_line = StatusLine("echo")
     with Ending(loop) as ending:
         try:
-            server = EchoServer(loop, listener, status_line.say)
-            print(
-                f"manyhands echo: listening on {host} port {port} "
-                f"({options.poller}, threads: {options.threads}); Ctrl-C ends it",
-                flush=True,
-            )
+            serve = EchoOperations if options.style == "operation" else EchoServer
+            server = serve(loop, listener, status_line.say)
+            _say_where(options, host, port)
             started = time.monotonic()
             if status_line.usable:
                 loop.call_every(1.0, LiveFigures(server, status_line).show)
@@ -92,6 +99,44 @@ def run(options: argparse.Namespace) -> int:
             listener.close()
         print(summary(figures, shares, seconds, ending.signal_name), flush=True)
     return 0
+
+
+def _say_where(options: argparse.Namespace, host: str, port: int) -> None:
+    print(
+        f"manyhands echo: listening on {host} port {port} ({options.poller}, threads: {options.threads}); Ctrl-C ends it",
+        flush=True,
+    )
+
+
+def _run_tasks(options: argparse.Namespace, listener: socket.socket) -> int:
+    """The same with tasks."""
+    server = EchoTasks()
+    status_line = StatusLine("echo")
+    host, port = listener.getsockname()[:2]
+
+    async def main() -> None:
+        _say_where(options, host, port)
+        async with mh.create_task_group() as group:
+            if status_line.usable:
+                group.start_soon(_show_every_second, LiveFigures(server, status_line))
+            await server.serve(listener)
+
+    started = time.monotonic()
+    try:
+        ended_by = run_until_signal(main, threads=options.threads, poller=options.poller)
+    except OSError as error:
+        raise _cannot_start(error) from error
+    finally:
+        status_line.clear()
+        listener.close()
+    print(summary(server.figures(), {}, time.monotonic() - started, ended_by), flush=True)
+    return 0
+
+
+async def _show_every_second(figures: LiveFigures) -> None:
+    while True:
+        await mh.sleep(1.0)
+        figures.show()
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -170,16 +215,16 @@ def summary(figures: Figures, shares: dict[str, int], seconds: float, ended_by: 
     """Write the text that the server prints at its end."""
     rate = figures.messages / seconds if seconds > 0 else 0.0
     still_open = f", {figures.open:,} still open" if figures.open else ""
-    handlers = ", ".join(f"{name} {count:,}" for name, count in shares.items())
-    return "\n".join(
-        (
-            f"ended by {ended_by or 'the loop'} after {seconds:.1f} s",
-            f"  connections          {figures.connections:,}{still_open}",
-            f"  messages             {figures.messages:,} ({rate:,.0f} a second)",
-            f"  bytes                {figures.bytes:,}",
-            f"  handlers per thread  {handlers}",
-        )
-    )
+    lines = [
+        f"ended by {ended_by or 'the loop'} after {seconds:.1f} s",
+        f"  connections          {figures.connections:,}{still_open}",
+        f"  messages             {figures.messages:,} ({rate:,.0f} a second)",
+        f"  bytes                {figures.bytes:,}",
+    ]
+    if shares:
+        handlers = ", ".join(f"{name} {count:,}" for name, count in shares.items())
+        lines.append(f"  handlers per thread  {handlers}")
+    return "\n".join(lines)
 
 
 class StatusLine:
@@ -188,7 +233,8 @@ class StatusLine:
     A terminal that takes nothing (Ctrl-S) misses lines and delays nobody: the line is written only when there is room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: str) -> None:
+        self._command = command
         self._stream = sys.stderr  # None if the process was started without one
         self.usable = self._stream is not None and self._stream.isatty()
         self._terminal = threading.Lock()
@@ -209,7 +255,7 @@ class StatusLine:
         """Print a sentence that stays, above the line if there is one."""
         with self._terminal:
             self._erase()
-            self._write(f"manyhands echo: {sentence}\n")
+            self._write(f"manyhands {self._command}: {sentence}\n")
 
     def clear(self) -> None:
         """Take the line away."""
@@ -227,10 +273,17 @@ class StatusLine:
             self._stream.flush()
 
 
+class Counting(Protocol):
+    """A server of any style."""
+
+    def figures(self) -> Figures:
+        """What it has done so far."""
+
+
 class LiveFigures:
     """The figures of the last second, for the status line. Called by a timer, so never twice at a time."""
 
-    def __init__(self, server: EchoServer, line: StatusLine) -> None:
+    def __init__(self, server: Counting, line: StatusLine) -> None:
         self._server = server
         self._line = line
         self._at = time.monotonic()
