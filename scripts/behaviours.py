@@ -26,11 +26,13 @@ BEHAVIOURS = {
     "messages": [*range(47, 57)],
     "a loop that owns its threads": [57, 58, 59],
     "the pool": [*range(60, 67), "66a", *range(67, 76), *(f"75{letter}" for letter in "abcdefghi")],
+    "tasks and pooled coroutines": [*range(76, 86), *(f"85{letter}" for letter in "abcdef")],
+    "operations and actors": [*range(86, 89), "88a", *range(89, 92)],
     "faults and surroundings": [*range(92, 97), "96a", 97, 98, 99, "99a", 100, 101, 102],
 }
 """Group -> the numbers of its behaviours."""
 
-FAULTS = [3, *range(6, 17), *range(19, 30), *range(31, 36)]
+FAULTS = [*range(1, 36)]
 """The numbers of the faults: docs/design/faults.md."""
 
 NAMED = re.compile(r"(T\d+[a-z]?|FAULT \d+)\. ")

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Draw the states of a strand and of a job from the tables that the core exports.
+"""Draw the states of a strand, of a job and of a task from the tables that the core exports.
 
-Makes `strand_states.svg` and `job_states.svg` in `docs/design`, and the tables in `strand.md` and `job.md` there.
+Makes `strand_states.svg`, `job_states.svg` and `task_states.svg` in `docs/design`, and the tables in `strand.md`, `job.md`
+and `task.md` there.
 
     python scripts/draw_states.py            # write both
     python scripts/draw_states.py --check    # say whether they are current; exit status 1 if not
@@ -15,6 +16,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -37,6 +39,13 @@ JOB_PLACES = {
 """Where the centre of each state is, from the left and from the top."""
 JOB_BENDS = {("Queued", "Stopped"): 310}
 """Arrows that go round below the others, and how far from the top."""
+TASK_PLACES = {
+    "Suspended": (150, 60),
+    "Queued": (540, 60),
+    "Running": (540, 230),
+    "Finished": (930, 230),
+}
+TASK_BENDS = {("Suspended", "Finished"): 310}
 SHEET = 1080
 WIDTH, HEIGHT = 120, 52
 LINE = 60
@@ -52,6 +61,10 @@ HEAD = """\
 <path d="M0 0 L10 5 L0 10 z" fill="#33475b"/></marker></defs>
 <rect width="{width}" height="{height}" rx="8" fill="white"/>"""
 """Sheet, arrow head, ground."""
+
+
+Places = dict[str, tuple[int, int]]
+Bends = dict[tuple[str, str], int]
 
 
 class Arrow(NamedTuple):
@@ -106,17 +119,19 @@ def draw_strand(arrows: list[Arrow]) -> str:
     return _sheet(height, body, places)
 
 
-def draw_job(arrows: list[Arrow]) -> str:
+def draw_grid(places: Places, bends: Bends, arrows: list[Arrow]) -> str:
     """States on a grid, with straight arrows that bear their verbs; the conditions are in the table."""
     body: list[str] = []
-    ways = {(arrow.before, arrow.after) for arrow in arrows}
+    verbs: dict[tuple[str, str], list[str]] = {}
     for arrow in arrows:
-        way = arrow.before, arrow.after
-        if way in JOB_BENDS:
-            body += _bent(arrow, JOB_BENDS[way])
+        verbs.setdefault((arrow.before, arrow.after), []).append(arrow.verb)
+    for way, names in verbs.items():
+        name = ", ".join(dict.fromkeys(names))
+        if way in bends:
+            body += _bent(name, places[way[0]], places[way[1]], bends[way])
         else:
-            body += _straight(arrow, ASIDE if way[::-1] in ways else 0)
-    return _sheet(max(JOB_BENDS.values()) + 40, body, JOB_PLACES)
+            body += _straight(name, places[way[0]], places[way[1]], ASIDE if way[::-1] in verbs else 0)
+    return _sheet(max(bends.values()) + 40, body, places)
 
 
 def _sheet(height: int, body: list[str], places: dict[str, tuple[int, int]]) -> str:
@@ -128,9 +143,9 @@ def _sheet(height: int, body: list[str], places: dict[str, tuple[int, int]]) -> 
     return "\n".join([HEAD.format(width=SHEET, height=height), *body, *boxes, "</svg>\n"])
 
 
-def _straight(arrow: Arrow, aside: int) -> list[str]:
+def _straight(verb: str, before: tuple[int, int], after: tuple[int, int], aside: int) -> list[str]:
     """From the edge of one state to the edge of the other, a little aside if the way back is an arrow too."""
-    (x0, y0), (x1, y1) = JOB_PLACES[arrow.before], JOB_PLACES[arrow.after]
+    (x0, y0), (x1, y1) = before, after
     if aside:
         x0, x1 = x0 + (aside if y1 < y0 else -aside), x1 + (aside if y1 < y0 else -aside)
     wide, high = x1 - x0, y1 - y0
@@ -146,16 +161,16 @@ def _straight(arrow: Arrow, aside: int) -> list[str]:
         place = f'x="{middle[0] + 26}" y="{middle[1] + (-4 if high > 0 else 12)}"'
     return [
         f'<path d="M{start[0]} {start[1]} L{end[0]} {end[1]}" stroke="#33475b" marker-end="url(#head)"/>',
-        f'<text {place} fill="#1b2733">{escape(arrow.verb)}</text>',
+        f'<text {place} fill="#1b2733">{escape(verb)}</text>',
     ]
 
 
-def _bent(arrow: Arrow, level: int) -> list[str]:
-    (x0, y0), (x1, y1) = JOB_PLACES[arrow.before], JOB_PLACES[arrow.after]
+def _bent(verb: str, before: tuple[int, int], after: tuple[int, int], level: int) -> list[str]:
+    (x0, y0), (x1, y1) = before, after
     way = f"M{x0} {y0 + HEIGHT // 2} V{level} H{x1} V{y1 + HEIGHT // 2}"
     return [
         f'<path d="{way}" fill="none" stroke="#33475b" marker-end="url(#head)"/>',
-        f'<text x="{(x0 + x1) // 2}" y="{level - 8}" fill="#1b2733">{escape(arrow.verb)}</text>',
+        f'<text x="{(x0 + x1) // 2}" y="{level - 8}" fill="#1b2733">{escape(verb)}</text>',
     ]
 
 
@@ -174,7 +189,10 @@ def _arrow(arrow: Arrow, places: dict[str, tuple[int, int]], lane: int, *, up: b
 
 SUBJECTS = (
     Subject(DESIGN / "strand.md", DESIGN / "strand_states.svg", _core.strand_table, draw_strand),
-    Subject(DESIGN / "job.md", DESIGN / "job_states.svg", _core.job_table, draw_job),
+    Subject(DESIGN / "job.md", DESIGN / "job_states.svg", _core.job_table, partial(draw_grid, JOB_PLACES, JOB_BENDS)),
+    Subject(
+        DESIGN / "task.md", DESIGN / "task_states.svg", _core.task_table, partial(draw_grid, TASK_PLACES, TASK_BENDS)
+    ),
 )
 
 
@@ -189,7 +207,7 @@ def page(subject: Subject) -> str:
 
 def main() -> int:
     """Write, or compare."""
-    parser = argparse.ArgumentParser(description="Draw the states of strands and jobs from the core's tables.")
+    parser = argparse.ArgumentParser(description="Draw the states of strands, jobs and tasks from the core's tables.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a file is not current")
     options = parser.parse_args()
     wanted = {subject.page: page(subject) for subject in SUBJECTS}

@@ -38,7 +38,7 @@ env RUSTC_BOOTSTRAP=1 PYO3_PYTHON="$python" PYO3_BUILD_EXTENSION_MODULE=1 CARGO_
 
 # No virtual environment: to make one, this interpreter takes minutes. A directory on its path does as well.
 cp python/manyhands/*.py "$site/manyhands/"
-cp -r python/manyhands/cli "$site/manyhands/"
+cp -r python/manyhands/{blocking,cli} "$site/manyhands/"
 cp "$target/$triple/debug/lib_core.so" "$site/manyhands/_core.so"
 if [[ ! -d $site/pytest ]]; then
     # Pure Python, so any pip may fetch it; the last Hypothesis that is, see pyproject.toml.

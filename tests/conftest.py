@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -18,8 +19,10 @@ import pytest
 
 import manyhands as mh
 from clocked import Served
+from coroutining import DRIVERS, FORMS, driven
 from manyhands import testing
 from manyhands.testing import MockClock
+from proactors import backend, file, make_proactor, proactor, ring  # noqa: F401 - fixtures
 from signal_scripts import PRELUDE
 from support import LONG, wait_until
 
@@ -205,6 +208,30 @@ def joined() -> Callable[..., contextlib.AbstractContextManager[list[threading.T
 
 
 @pytest.fixture
+def ask(loop):
+    """Make a handler of the loop enqueue a job in place, and return the job when the handler has ended."""
+
+    def call(pool: mh.ThreadPool, function, *args: object, strand: mh.Strand | None = None, **options) -> mh.Job:
+        asked: list[mh.Job | BaseException] = []
+        ended = threading.Event()
+
+        def handler() -> None:
+            try:
+                asked.append(pool.enqueue(function, *args, in_place=True, **options))
+            except BaseException as error:
+                asked.append(error)
+            ended.set()
+
+        (strand or loop.strand()).post(handler)
+        assert ended.wait(LONG)
+        if isinstance(asked[0], BaseException):
+            raise asked[0]
+        return asked[0]
+
+    return call
+
+
+@pytest.fixture
 def pair() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
     """Make connected, non-blocking sockets that are closed at the end of the test."""
     made: list[socket.socket] = []
@@ -292,3 +319,43 @@ def logged(caplog):
     """What was logged; forgotten at the end, since a traceback keeps the loop that it went through alive."""
     yield caplog
     caplog.get_records("call").clear()
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request):
+    """Who drives a pool of coroutines, and in which form these are written."""
+    return request.param
+
+
+@pytest.fixture
+def drive(driver):
+    """Make a pool of coroutines and of who drives it, for a `with` statement."""
+    return functools.partial(driven, driver)
+
+
+@pytest.fixture
+def form(driver):
+    """What makes a coroutine of a generator function: itself, or an `async def`."""
+    return FORMS[driver.rpartition(" ")[2]]
+
+
+@pytest.fixture
+def loop_at(make_loop):
+    """A loop that nobody has joined, and its clock: `run_ready` on this thread turns it."""
+    clock = MockClock()
+    return make_loop(clock=clock), clock
+
+
+@pytest.fixture
+def listener():
+    """A listening TCP socket on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def sockets():
+    """Two connected, blocking sockets."""
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there

@@ -27,6 +27,7 @@ ERRORS = {
     "WatchExists": (),
     "WatchRemoved": (),
     "StrandClosed": (),
+    "ActorStopped": (errors.StrandClosed,),
     "NotPollable": (OSError,),
     "BadDescriptor": (OSError,),
 }
@@ -58,6 +59,8 @@ MEMBERS = {
     "Watch": "fd source events strand paused removed modify pause resume remove",
     "Timer": "when active cancel",
     "SignalWatch": "signum removed remove",
+    "Actor": "process on_start on_failure on_stop send ask start stop wait stopped pending strand",
+    "Reply": "result exception cancel cancelled done running add_done_callback __await__",
 }
 SIGNATURES = {
     "EventLoop": (
@@ -101,6 +104,18 @@ SIGNATURES = {
     "Watch.resume": "",
     "Watch.remove": "*, on_removed=None, close=False, timeout=None",
     "Timer.cancel": "",
+    "Actor": "loop, *, name=None, max_pending=1024",
+    "Actor.process": "message",
+    "Actor.on_start": "",
+    "Actor.on_failure": "error, message",
+    "Actor.on_stop": "",
+    "Actor.start": "",
+    "Actor.send": "message",
+    "Actor.ask": "message",
+    "Actor.stop": "*, drain=False",
+    "Actor.wait": "timeout=None",
+    "Reply.result": "timeout=None",
+    "Reply.exception": "timeout=None",
 }
 
 

@@ -14,14 +14,14 @@ from types import ModuleType
 import pytest
 
 import manyhands as mh
-from manyhands import _core, blocking, errors, testing
+from manyhands import _core, blocking, coroutines, errors, testing
 from manyhands.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 HOW_TO = sorted(path for path in (DOCS / "how-to").glob("*.md") if path.stem != "index")
-RUNNABLE = [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "tutorial-jobs.md", *HOW_TO]
+RUNNABLE = [ROOT / "README.md", DOCS / "tutorial.md", DOCS / "tutorial-jobs.md", DOCS / "tutorial-tasks.md", *HOW_TO]
 START = 60.0
 """Seconds. A limit for whole processes on a machine that is busy with other tests."""
 
@@ -83,17 +83,21 @@ def test_the_readme_begins_with_an_example_and_the_two_commands() -> None:
     assert programs(ROOT / "README.md")[0][1]
     assert "make demo" in first
     assert "make test" in first
-    for missing in ("proactor", "streams", "tasks", "actors", "pooled coroutines", "WebSocket", "dashboard"):
+    for missing in ("UDP", "happy eyeballs", "subprocesses", "portal", "pytest plugin", "WebSocket", "dashboard"):
         assert missing in (ROOT / "README.md").read_text(encoding="utf-8").split("## Not yet")[1]
 
 
 def test_the_drawings_and_the_tables_of_states_are_the_cores() -> None:
-    """`docs/design/strand.md`, `job.md` and their drawings are what the script makes of the core's tables."""
+    """`docs/design/strand.md`, `job.md`, `task.md` and their drawings are what the script makes of the core's tables."""
     ended = subprocess.run(
         [sys.executable, ROOT / "scripts" / "draw_states.py", "--check"], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    for name, table in (("strand", _core.strand_table()), ("job", _core.job_table())):
+    for name, table in (
+        ("strand", _core.strand_table()),
+        ("job", _core.job_table()),
+        ("task", _core.task_table()),
+    ):
         page = (DOCS / "design" / f"{name}.md").read_text(encoding="utf-8")
         rows = re.findall(r"^\| `(\w+)` \| ([A-Z]+) \| ([A-Z]+) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
         assert rows == [(verb, a.upper(), b.upper(), when, who) for verb, a, b, when, who in table]
@@ -112,8 +116,8 @@ def test_every_test_that_a_page_names_exists(path: Path) -> None:
     assert named <= all_test_names()
 
 
-@pytest.mark.parametrize("name", ["strand", "job"])
-def test_every_race_of_a_page_is_a_model_test(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("strand", 8), ("job", 8), ("task", 8), ("ring", 2)])
+def test_every_race_of_a_page_is_a_model_test(name: str, least: int) -> None:
     """The names of the races are the names of the loom tests."""
     loom = ROOT / "crates" / "core" / "tests" / "loom"
     if not loom.exists():
@@ -121,7 +125,7 @@ def test_every_race_of_a_page_is_a_model_test(name: str) -> None:
     page = (DOCS / "design" / f"{name}.md").read_text(encoding="utf-8").split("## The races, by name")[1]
     races = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     source = "\n".join(path.read_text(encoding="utf-8") for path in loom.rglob("*.rs"))
-    assert len(races) >= 8
+    assert len(races) >= least
     assert set(races) <= set(re.findall(r"fn (\w+)\(", source))
 
 
@@ -155,7 +159,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     wanted |= {f"manyhands.{name}" for name in errors.__all__}
     wanted |= {f"manyhands.testing.{name}" for name in testing.__all__}
     wanted |= {f"manyhands.blocking.{name}" for name in blocking.__all__}
-    for owner in (mh.EventLoop, mh.Watch, mh.Strand, mh.Timer, mh.ThreadPool, mh.Job):
+    wanted |= {f"manyhands.coroutines.{name}" for name in coroutines.__all__}
+    owners = (mh.EventLoop, mh.Watch, mh.Strand, mh.Timer, mh.ThreadPool, mh.Job, mh.Actor, mh.Proactor, mh.Operation)
+    for owner in owners:
         ours = [base for base in owner.__mro__ if base.__module__.partition(".")[0] == "manyhands"]
         names = {name for base in ours for name in vars(base) if not name.startswith("_")} - MISUSED
         wanted |= {f"manyhands.{owner.__name__}.{name}" for name in names}

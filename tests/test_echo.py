@@ -68,6 +68,28 @@ def test_every_connection_gets_its_own_bytes_back(start_server: StartServer, pol
     assert number(summary, "bytes") == sum(map(len, sent))
 
 
+@pytest.mark.parametrize("style", ["operation", "task"])
+def test_operations_and_tasks_serve_as_watches_do(start_server: StartServer, style: str) -> None:
+    """The same bytes, the same figures, the same end; a peer that resets costs itself only."""
+    server = start_server("--style", style, "--threads", "3")
+    data = os.urandom(300_000)
+    with ExitStack() as clients:
+        sockets = [clients.enter_context(socket.create_connection(server.address, LONG)) for _ in range(40)]
+        for sock in sockets:
+            sock.sendall(b"hello")
+        assert [receive_all(sock, 5) for sock in sockets] == [b"hello"] * 40
+        sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sockets[0].close()
+        sockets[1].sendall(data)
+        sockets[1].shutdown(socket.SHUT_WR)
+        assert receive_all(sockets[1], len(data) + 1) == data
+        summary = server.end(signal.SIGTERM)
+        assert sockets[2].recv(1) == b""
+    assert number(summary, "connections") == 40
+    assert number(summary, "bytes") == 40 * 5 + len(data)
+    assert summary.startswith("ended by SIGTERM")
+
+
 def test_a_peer_that_closes_its_half_still_gets_everything_back(start_server: StartServer) -> None:
     """The server closes when it has sent back the last byte, not when it has read it."""
     server = start_server()
@@ -133,12 +155,13 @@ def test_a_reset_costs_only_its_own_connection(start_server: StartServer) -> Non
     assert number(server.end(), "connections") == 21
 
 
-def test_without_descriptors_the_server_waits_says_so_once_and_recovers() -> None:
+@pytest.mark.parametrize("style", ["watch", "operation"])
+def test_without_descriptors_the_server_waits_says_so_once_and_recovers(style: str) -> None:
     """T101. EMFILE: the waiting clients cost no CPU, and are served when others have gone."""
     limit = 40
     process = subprocess.Popen(
-        with_descriptors(limit, [*COMMAND, "echo", "--port", "0"]), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        with_descriptors(limit, [*COMMAND, "echo", "--port", "0", "--style", style]),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process, ExitStack() as clients:
         clients.callback(process.kill)

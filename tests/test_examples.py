@@ -20,7 +20,7 @@ import pytest
 from commands import EXAMPLES, START, assert_no_complaint, run_example
 from support import LONG
 
-RUN_ELSEWHERE = {"accept_with_backoff", "flask_app"}
+RUN_ELSEWHERE = {"accept_with_backoff", "flask_app", "pooled_coroutines"}
 """Examples whose test is with the behaviour that they show."""
 
 
@@ -273,6 +273,10 @@ class ChatClient:
         assert self._heard.readline() == line + "\n"
         return True
 
+    def next_line(self) -> str:
+        """Read the next line."""
+        return self._heard.readline().rstrip("\n")
+
     def __enter__(self) -> Self:
         return self
 
@@ -283,9 +287,9 @@ class ChatClient:
 
 
 @contextmanager
-def chat_server() -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
-    """The chat server as its users start it, on a free port."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / "chat.py"), "--port", "0"]
+def chat_server(name: str = "chat") -> Iterator[tuple[subprocess.Popen[str], tuple[str, int]]]:
+    """A chat server as its users start it, on a free port."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None
@@ -323,3 +327,99 @@ def test_example_chat_disconnects_a_client_that_never_ends_its_line() -> None:
             assert ann.hears("* endless is here, with 1 others")
             endless.socket.sendall(b"x" * 2000)
             assert ann.hears("* endless left")
+
+
+def test_example_traffic_light() -> None:
+    """Red, green, yellow; who comes at green has it cut short and crosses at red; a stopped light answers nobody."""
+    lines = run_example("traffic_light", "--pace", "0.03").splitlines()
+    colours = [line for line in lines if line in ("red", "green", "yellow")]
+    cycle = ["red", "green", "yellow"] * len(colours)
+    assert colours[:4] == cycle[:4]
+    assert colours == cycle[: len(colours)]
+    bob = [line for line in lines if "bob presses" in line]
+    assert bob[0] == "  bob presses the button: 'wait, bob'"
+    assert bob[-1] == "  bob presses the button: 'go, bob'"
+    assert "  ann presses the button: 'go, ann'" in lines
+    assert lines[-2] == "out of order: mind the traffic"
+    assert "'light' was stopped" in lines[-1]
+
+
+def test_example_actor_chat_plays_a_scene_by_itself() -> None:
+    """Bob leaves the hall for the kitchen, and is seen there, not here."""
+    printed = run_example("actor_chat")
+    assert re.findall(r"(?:ann|bob) sees '(.*)'$", printed, re.MULTILINE) == [
+        "* ann is in hall, with 0 others",
+        "* bob is in hall, with 1 others",
+        "bob: hello ann",
+        "* bob left",
+        "* ann",
+        "* bob is in kitchen, with 0 others",
+    ]
+
+
+def test_example_actor_chat_with_real_clients_ends_at_ctrl_c() -> None:
+    """Rooms hear themselves and no other; one that is empty is closed; one Ctrl-C ends the server."""
+    with chat_server("actor_chat") as (program, address), ChatClient(address, "ann") as ann:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "room hall is open\n"
+        assert ann.hears("* ann is in hall, with 0 others")
+        with ChatClient(address, "ann") as bob:
+            for client in (ann, bob):
+                assert client.hears("* ann_ is in hall, with 1 others")
+            bob.say("two\nlines at once")
+            for client in (ann, bob):
+                assert client.hears("ann_: two") and client.hears("ann_: lines at once")
+            bob.say("/join kitchen")
+            assert bob.hears("* ann is in kitchen, with 0 others")
+            assert ann.hears("* ann_ left")
+            ann.say("nobody hears this")
+            ann.say("/who")
+            assert ann.hears("ann: nobody hears this") and ann.hears("* ann")
+            assert program.stdout.readline() == "room kitchen is open\n"
+            bob.say("/quit")
+            assert bob.socket.recv(1) == b""
+        assert program.stdout.readline() == "room kitchen is closed\n"
+        program.send_signal(signal.SIGINT)
+        printed, complaints = program.communicate(timeout=START)
+        assert program.returncode == 0, printed + complaints
+        assert_no_complaint(complaints)
+        assert ann.socket.recv(1) == b""
+
+
+def test_example_actor_chat_disconnects_a_client_that_never_ends_its_line_and_one_that_reads_nothing() -> None:
+    """What a client may cost is bounded; the others go on."""
+    with chat_server("actor_chat") as (_, address), ChatClient(address, "ann") as ann:
+        assert ann.hears("* ann is in hall, with 0 others")
+        with ChatClient(address, "endless") as endless:
+            assert ann.hears("* endless is in hall, with 1 others")
+            endless.socket.sendall(b"x" * 2000)
+            assert ann.hears("* endless left")
+        with ChatClient(address, "deaf") as deaf:
+            deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            assert ann.hears("* deaf is in hall, with 1 others")
+            line = "are you there? " * 60
+            ann.say(line)
+            while (heard := ann.next_line()) == f"ann: {line.strip()}":
+                ann.say(line)
+            assert heard == "* deaf left"
+
+
+def test_example_crawler_finds_every_page_and_gives_up_on_the_one_that_hangs() -> None:
+    """On two threads; the slow page costs only itself."""
+    lines = run_example("crawler", "--threads", "2").splitlines()
+    found = {int(path.strip("/") or 1): what for path, what in (line.split(maxsplit=1) for line in lines[:-1])}
+    assert found.keys() == set(range(1, 41)) - {26, 27}, "13 never said what it links to"
+    assert found.pop(13).startswith("TimeoutError")
+    assert all(what.startswith("200, ") for what in found.values())
+    assert lines[-1].startswith("38 pages in ")
+
+
+def test_example_tls_echo_plays_a_scene_by_itself() -> None:
+    """Who speaks no TLS, looks for another name or says nothing costs itself only."""
+    lines = run_example("tls_echo").splitlines()
+    assert "a handshake failed: the TLS handshake failed: the peer does not speak TLS (http request)" in lines[0]
+    assert lines[1].startswith("carl: the TLS handshake failed: the peer's certificate was refused: Hostname mismatch")
+    assert sorted(lines[2:4]) == [
+        f"{name} heard 1000 lines of its own by TLSv1.3, the last b'{name} 999'" for name in ("ann", "bob")
+    ]
+    assert lines[4:] == ["handshakes that go on: 1"]

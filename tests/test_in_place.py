@@ -8,36 +8,9 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from pooling import Deliberate, F, R, S, Stoppable, Y, fail, occupied, outcome
+from pooling import Deliberate, F, R, Y, fail, occupied, outcome
 from support import LONG, wait_until
 from turning import nothing
-
-CALLER = mh.StopReason.CALLER
-LOOP_STOPPING = mh.StopReason.LOOP_STOPPING
-
-
-@pytest.fixture
-def ask(loop):
-    """Make a handler of the loop enqueue a job in place, and return the job when the handler has ended."""
-
-    def call(pool: mh.ThreadPool, function, *args: object, strand: mh.Strand | None = None, **options) -> mh.Job:
-        asked: list[mh.Job | BaseException] = []
-        ended = threading.Event()
-
-        def handler() -> None:
-            try:
-                asked.append(pool.enqueue(function, *args, in_place=True, **options))
-            except BaseException as error:
-                asked.append(error)
-            ended.set()
-
-        (strand or loop.strand()).post(handler)
-        assert ended.wait(LONG)
-        if isinstance(asked[0], BaseException):
-            raise asked[0]
-        return asked[0]
-
-    return call
 
 
 def test_a_job_in_place_runs_on_the_thread_that_asked_for_it(make_pool, loop, joined, ask):
@@ -278,75 +251,6 @@ def test_elsewhere_it_is_simply_queued(make_pool):
     """T75f. On a thread that serves no loop in_place has no meaning, and does no harm."""
     pool = make_pool(1)
     assert pool.enqueue(threading.current_thread, in_place=True).result(LONG) is not threading.current_thread()
-
-
-def test_a_stop_of_the_loop_asks_the_job_and_waits_for_it(make_pool, loop, joined, ask, spawn):
-    """T75f. request_stop() asks with LOOP_STOPPING; stop() returns when the job has ended."""
-    willing = Stoppable()
-    with joined(loop, 2):
-        job = ask(make_pool(1), willing)
-        willing.wait_entered()
-        assert loop.stop(LONG) is True
-        assert job.done()
-    assert outcome(job) == ("aborted", LOOP_STOPPING)
-    assert willing.told == [LOOP_STOPPING]
-
-
-def test_a_stop_of_the_loop_waits_for_a_job_that_does_not_check_in(make_pool, loop, joined, ask):
-    """T75f. stop(timeout) says False while it runs, as with a handler; the job's result is what it returned."""
-    with joined(loop, 2), Gate() as gate:
-        job = ask(make_pool(1), gate)
-        gate.wait_entered()
-        assert loop.stop(0.02) is False
-        assert (job.stop_requested, job.reason) == (True, LOOP_STOPPING)
-        gate.open()
-        assert loop.stop(LONG) is True
-    assert outcome(job) == ("returned", None)
-
-
-def test_a_stop_between_the_handler_and_the_job(make_pool, loop, joined, ask):
-    """T75f. The handler asks, then stops the loop: the job is asked before or after its start, or never runs; it ends."""
-    pool = make_pool(1)
-    jobs: list[mh.Job] = []
-    with joined(loop, 2):
-
-        def handler() -> None:
-            jobs.append(pool.enqueue(mh.sleep_blocking, 3 * LONG, in_place=True))
-            loop.request_stop()
-
-        loop.post(handler)
-        wait_until(lambda: jobs)
-        assert outcome(jobs[0])[1] in (LOOP_STOPPING, None)
-    assert loop.stop(LONG)
-
-
-@pytest.mark.parametrize("who", ["caller", "owner", "deadline", "pool"])
-def test_it_is_stopped_as_any_job(make_pool, loop, joined, ask, who):
-    """T75f. Same states, same stops, cleanup once."""
-    pool = make_pool(1)
-    strand = loop.strand()
-    willing = Stoppable()
-    cleaned: list[mh.Job] = []
-    with joined(loop, 2):
-        options = {"deadline": mh.now() + 0.1} if who == "deadline" else {}
-        job = ask(pool, willing, owner=strand, cleanup=cleaned.append, **options)
-        if who != "deadline":
-            willing.wait_entered()
-            {"caller": job.stop, "owner": strand.close, "pool": pool.finish}[who]()
-        how, reason = outcome(job)
-    assert how == ("cancelled" if who == "caller" else "aborted")
-    assert (
-        reason
-        is {
-            "caller": CALLER,
-            "owner": mh.StopReason.OWNER_GONE,
-            "deadline": mh.StopReason.DEADLINE,
-            "pool": mh.StopReason.POOL_FINISHING,
-        }[who]
-    )
-    assert job.status is S
-    pool.destroy(LONG)
-    assert cleaned == [job]
 
 
 def test_an_error_in_it_is_the_jobs_and_not_the_loops(make_pool, make_loop, joined):

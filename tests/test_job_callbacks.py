@@ -113,7 +113,8 @@ def test_a_job_may_stop_its_siblings_and_start_others(make_pool):
         def work() -> list[int]:
             gate()
             queued = [pool.enqueue(int) for _ in range(5)]
-            assert all(job.stop() for job in queued[:2])
+            # The other thread may have been through them already.
+            assert all(job.stop() or job.done() for job in queued[:2])
             return [job.result(LONG) for job in queued[2:]]
 
         job = pool.enqueue(work)

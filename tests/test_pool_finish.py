@@ -11,7 +11,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from pooling import F, S, Stoppable, occupied, outcome
+from pooling import Deliberate, F, S, Stoppable, occupied, outcome
 from support import LONG, wait_until
 
 POOL_FINISHING = mh.StopReason.POOL_FINISHING
@@ -153,3 +153,57 @@ def test_the_with_block_waits_for_its_jobs_even_if_the_body_raises(make_pool):
         raise LookupError
     assert [job.result(0) for job in jobs] == [2**number for number in range(10)]
     assert pool.finished
+
+
+@pytest.mark.parametrize("kind", ["pool", "executor"])
+def test_a_with_block_inside_a_job_ends_the_pool_and_says_that_it_cannot_wait(make_pool, kind):
+    """T65. A lent thread must not wait; the pool takes no more all the same, and what it has taken still runs."""
+    inner: list[mh.ThreadPool] = []
+    jobs: list[concurrent.futures.Future] = []
+
+    def work() -> None:
+        inner.append(mh.ThreadPool(1, name="inner"))
+        used = inner[0] if kind == "pool" else inner[0].executor()
+        with occupied(inner[0]), used:
+            jobs.append(used.submit(pow, 2, 3))
+
+    assert outcome(make_pool(1).enqueue(work)) == ("raised", mh.WouldDeadlock)
+    assert inner[0].finished is (kind == "pool")
+    assert jobs[0].result(LONG) == 8
+    assert inner[0].destroy(LONG) == []
+
+
+@pytest.mark.parametrize("error", [Deliberate, SystemExit])
+def test_a_with_block_inside_a_job_raises_what_its_body_raised(make_pool, error):
+    """T65. The pool is ended, and the error of the body is not hidden behind the one about the waiting."""
+    inner: list[mh.ThreadPool] = []
+
+    def work() -> None:
+        with mh.ThreadPool(1, name="inner") as pool:
+            inner.append(pool)
+            raise error
+
+    assert outcome(make_pool(1).enqueue(work)) == ("raised", error)
+    with pytest.raises(mh.PoolFinished):
+        inner[0].enqueue(int)
+
+
+def test_a_job_that_is_stopped_inside_its_own_pools_with_block_is_stopped(make_pool):
+    """T61, T65. JobStopped goes through the end of the block, and the inner jobs are told too."""
+    told: list[mh.StopReason] = []
+    pool = make_pool(1)
+    stoppable = Stoppable(lambda stopped: told.append(stopped.reason))
+    inner: list[mh.ThreadPool] = []
+
+    def work() -> None:
+        with mh.ThreadPool(1, name="inner") as other:
+            inner.append(other)
+            other.enqueue(stoppable)
+            mh.sleep_blocking(3 * LONG)
+
+    job = pool.enqueue(work)
+    stoppable.wait_entered()
+    job.stop()
+    assert outcome(job) == ("cancelled", mh.StopReason.CALLER)
+    assert inner[0].destroy(LONG) == []
+    assert told == [mh.StopReason.POOL_FINISHING]
