@@ -53,9 +53,12 @@ def items(block: list[str]) -> list[str]:
         item = ITEM.match(line)
         if item and not line.startswith(" "):
             found.append(f"* ``{item['names']}``: {literals(item['text'])}")
-        elif found and found[-1].startswith("* ") and line.startswith(" "):
+        elif found and found[-1].startswith(("* ", "  ")) and line.startswith(" "):
             found.append(f"  {literals(line.strip())}")
         else:
+            # A sentence after the list: reStructuredText wants a blank line between the two.
+            if found and found[-1].startswith(("* ", "  ")):
+                found.append("")
             found.append(literals(line.strip()))
     return found
 
