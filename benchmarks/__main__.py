@@ -29,6 +29,15 @@ NAMES = (
     "check_in",
     "stop_latency",
     "job_memory",
+    "echo_tasks",
+    "idle_streams",
+    "parallel_tasks",
+    "spinning_tasks",
+    "tls_echo",
+    "memory_stream",
+    "run_job",
+    "actor",
+    "tasks",
 )
 LIMIT_SECONDS = 180
 """Of one question; a full run of one takes less than 120."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import select
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
@@ -85,6 +87,22 @@ def serve_watch(options: argparse.Namespace) -> None:
     loop.join()
 
 
+def serve_task(options: argparse.Namespace) -> None:
+    """A task per connection, which awaits `receive` and `send`."""
+    import manyhands as mh
+
+    async def echo(stream: mh.SocketStream) -> None:
+        with contextlib.suppress(mh.EndOfStream, mh.BrokenResourceError):
+            while True:
+                await stream.send(await stream.receive(RECEIVE_BYTES))
+
+    async def main() -> None:
+        listener = mh.Listener(mh.current_task().group.owner, listen().detach())
+        await listener.serve(echo)
+
+    mh.run(main, threads=options.threads, poller=options.poller)
+
+
 def serve_epoll(options: argparse.Namespace) -> None:
     """No loop at all: `select.epoll` and the same two calls. What any loop in Python could reach."""
     flags = {"level": 0, "edge": select.EPOLLET, "oneshot": select.EPOLLONESHOT}[options.plan]
@@ -148,11 +166,128 @@ def serve_uvloop(options: argparse.Namespace) -> None:
         runner.run(serve_protocol())
 
 
+async def echo_streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Echo by asyncio's streams."""
+    while data := await reader.read(RECEIVE_BYTES):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def serve_reader_writer() -> None:
+    """Serve `echo_streams` on the running loop."""
+    await asyncio.start_server(echo_streams, sock=listen(), backlog=BACKLOG)
+    await asyncio.Event().wait()
+
+
+def serve_asyncio_streams(options: argparse.Namespace) -> None:
+    """Asyncio's streams on its own loop."""
+    asyncio.run(serve_reader_writer())
+
+
+def serve_uvloop_streams(options: argparse.Namespace) -> None:
+    """Asyncio's streams on uvloop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_reader_writer())
+
+
+def serve_rloop(options: argparse.Namespace) -> None:
+    """The protocol on rloop."""
+    import rloop
+
+    with asyncio.Runner(loop_factory=rloop.new_event_loop) as runner:
+        runner.run(serve_protocol())
+
+
+def serve_trio(options: argparse.Namespace) -> None:
+    """A task of trio per connection."""
+    import trio
+
+    async def echo(stream: trio.SocketStream) -> None:
+        async with stream:
+            while data := await stream.receive_some(RECEIVE_BYTES):
+                await stream.send_all(data)
+
+    async def serve() -> None:
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listen()))
+        await trio.serve_listeners(echo, [listener])
+
+    trio.run(serve)
+
+
+def serve_gevent(options: argparse.Namespace) -> None:
+    """A greenlet per connection."""
+    from gevent.server import StreamServer
+    from gevent.socket import socket as green_socket
+
+    def echo(connection: green_socket, address: object) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := connection.recv(RECEIVE_BYTES):
+            connection.sendall(data)
+
+    listener = listen()
+    StreamServer(green_socket(fileno=listener.detach()), echo).serve_forever()
+
+
+def tls_context(certificate: str) -> ssl.SSLContext:
+    """A server's context."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def serve_task_tls(options: argparse.Namespace) -> None:
+    """A task per connection, through TLS."""
+    import manyhands as mh
+
+    async def echo(stream: mh.TLSStream) -> None:
+        with contextlib.suppress(mh.EndOfStream, mh.BrokenResourceError):
+            while True:
+                await stream.send(await stream.receive(RECEIVE_BYTES))
+
+    async def main() -> None:
+        plain = mh.Listener(mh.current_task().group.owner, listen().detach())
+        await mh.TLSListener(plain, tls_context(options.certificate)).serve(echo)
+
+    mh.run(main)
+
+
+async def serve_protocol_tls(certificate: str) -> None:
+    """Serve `EchoProtocol` through TLS on the running loop."""
+    loop = asyncio.get_running_loop()
+    await loop.create_server(EchoProtocol, sock=listen(), backlog=BACKLOG, ssl=tls_context(certificate))
+    await asyncio.Event().wait()
+
+
+def serve_asyncio_tls(options: argparse.Namespace) -> None:
+    """Asyncio's own loop, through TLS."""
+    asyncio.run(serve_protocol_tls(options.certificate))
+
+
+def serve_uvloop_tls(options: argparse.Namespace) -> None:
+    """The same on uvloop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_protocol_tls(options.certificate))
+
+
 SERVERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "watch": serve_watch,
+    "task": serve_task,
+    "task-tls": serve_task_tls,
+    "asyncio-tls": serve_asyncio_tls,
+    "uvloop-tls": serve_uvloop_tls,
     "epoll": serve_epoll,
     "asyncio": serve_asyncio,
     "uvloop": serve_uvloop,
+    "asyncio-streams": serve_asyncio_streams,
+    "uvloop-streams": serve_uvloop_streams,
+    "rloop": serve_rloop,
+    "trio": serve_trio,
+    "gevent": serve_gevent,
 }
 
 
@@ -164,6 +299,7 @@ def main() -> None:
     parser.add_argument("--handover", type=float, default=200.0, help="watch: microseconds; 0 is the eager plan (200)")
     parser.add_argument("--poller", default="epoll", help="watch: epoll, poll or select (epoll)")
     parser.add_argument("--plan", default="level", choices=["level", "edge", "oneshot"], help="epoll: registration")
+    parser.add_argument("--certificate", help="TLS: a file with a certificate and its key")
     options = parser.parse_args()
     signal.alarm(LIMIT_SECONDS)
     settle_allocator()
