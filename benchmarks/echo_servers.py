@@ -207,8 +207,10 @@ def serve_trio(options: argparse.Namespace) -> None:
 
     async def echo(stream: trio.SocketStream) -> None:
         async with stream:
-            while data := await stream.receive_some(RECEIVE_BYTES):
-                await stream.send_all(data)
+            # The load ends by a reset.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while data := await stream.receive_some(RECEIVE_BYTES):
+                    await stream.send_all(data)
 
     async def serve() -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listen()))

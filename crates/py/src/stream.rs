@@ -4,9 +4,10 @@
 //! does not block a call takes a microsecond or two, and to detach and attach costs as much. What is not there is waited
 //! for by the task's word and the socket's ticket, and tried again. One reader and one writer at a time.
 
+use core::cell::UnsafeCell;
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
 
 use manyhands_core::socket::{Direction, Lease, Notified};
 use manyhands_core::sync::Mutex;
@@ -219,13 +220,14 @@ impl Act {
     }
 }
 
-/// A buffer of the caller's, which cannot change its size until this is dropped.
+/// A buffer of the caller's, which cannot change its size until this is released.
 pub enum Export {
     Bytes(Py<PyBytes>),
-    Buffer(Box<ffi::Py_buffer>),
+    /// The view, and whether it was released.
+    Buffer(Box<UnsafeCell<ffi::Py_buffer>>, AtomicBool),
 }
 
-// SAFETY: the view may be read by any thread; it is released while attached, by `drop`.
+// SAFETY: the view may be read by any thread; it is released once, while attached.
 unsafe impl Send for Export {}
 // SAFETY: as above.
 unsafe impl Sync for Export {}
@@ -250,41 +252,59 @@ impl Export {
             return Err(error);
         }
         // SAFETY: the call has succeeded.
-        Ok(Self::Buffer(unsafe { Box::from_raw(Box::into_raw(view).cast()) }))
+        let view = unsafe { Box::from_raw(Box::into_raw(view).cast()) };
+        Ok(Self::Buffer(view, AtomicBool::new(false)))
+    }
+
+    /// The memory; none once it was released.
+    fn memory(&self) -> Option<(*mut u8, usize)> {
+        match self {
+            Self::Buffer(view, released) if !released.load(Ordering::Relaxed) => {
+                // SAFETY: only `release` writes to the view, and whoever releases it uses it no more.
+                let view = unsafe { &*view.get() };
+                (view.len > 0).then_some((view.buf.cast(), view.len as usize))
+            }
+            _ => None,
+        }
+    }
+
+    /// The buffer is the caller's again: now, and not when the last reference to the operation goes, which on a
+    /// free-threaded interpreter may be when its maker's thread runs the next time.
+    pub fn release(&self) {
+        if let Self::Buffer(view, released) = self
+            && !released.swap(true, Ordering::Relaxed)
+        {
+            // SAFETY: attached: awaitables are Python's, and ended by it. Once: this call took the flag.
+            unsafe { ffi::PyBuffer_Release(view.get()) };
+        }
     }
 
     pub fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         match self {
             Self::Bytes(bytes) => bytes.bind(py).as_bytes(),
-            // SAFETY: the exporter keeps the memory until the view is released. Somebody may write to it meanwhile, as to
-            // any buffer that is being sent; then what is sent is one or the other.
-            Self::Buffer(view) if view.len > 0 => unsafe {
-                core::slice::from_raw_parts(view.buf.cast(), view.len as usize)
+            Self::Buffer(..) => match self.memory() {
+                // SAFETY: the exporter keeps the memory until the view is released. Somebody may write to it meanwhile, as
+                // to any buffer that is being sent; then what is sent is one or the other.
+                Some((start, count)) => unsafe { core::slice::from_raw_parts(start, count) },
+                None => &[],
             },
-            Self::Buffer(_) => &[],
         }
     }
 
     /// The memory of a writable one.
     #[allow(clippy::mut_from_ref, reason = "the memory is the exporter's, and one reader at a time writes to it")]
     pub fn writable(&self) -> &mut [u8] {
-        match self {
-            Self::Bytes(_) => &mut [],
-            // SAFETY: asked for as writable, and released by `drop`; the stream has one reader.
-            Self::Buffer(view) if view.len > 0 => unsafe {
-                core::slice::from_raw_parts_mut(view.buf.cast(), view.len as usize)
-            },
-            Self::Buffer(_) => &mut [],
+        match self.memory() {
+            // SAFETY: asked for as writable, and released when the reader has ended; the stream has one.
+            Some((start, count)) => unsafe { core::slice::from_raw_parts_mut(start, count) },
+            None => &mut [],
         }
     }
 }
 
 impl Drop for Export {
     fn drop(&mut self) {
-        if let Self::Buffer(view) = self {
-            // SAFETY: attached: awaitables are Python's, and dropped by it.
-            unsafe { ffi::PyBuffer_Release(&raw mut **view) };
-        }
+        self.release();
     }
 }
 
@@ -361,9 +381,16 @@ impl Transfer {
                 if sent > 0 && sent < data.bytes(py).len() {
                     stream.ended.fetch_or(CUT, Ordering::Relaxed);
                 }
+                data.release();
             }
-            Act::Receive(want) => reading::put_back(&stream.reading, want),
-            Act::SendSome(_) | Act::Accept | Act::Ready(_) => {}
+            Act::Receive(want) => {
+                reading::put_back(&stream.reading, want);
+                if let Want::Into(export) = want {
+                    export.release();
+                }
+            }
+            Act::SendSome(data) => data.release(),
+            Act::Accept | Act::Ready(_) => {}
         }
         stream.end(self.act.busy());
     }
