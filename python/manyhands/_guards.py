@@ -30,6 +30,7 @@ __all__ = [
     "at_exit",
     "gil_enabled",
     "in_child",
+    "name_thread",
     "on_main_thread",
     "open_signal_pair",
     "register",
@@ -216,6 +217,15 @@ class Ending:
             os._exit(128 + number)
         self.signal_name = signal.Signals(number).name
         self._loop.request_stop()
+
+
+def name_thread(front: str, number: int | str) -> None:
+    """Name the calling thread `<front>-<number>` for the kernel too.
+
+    It keeps 15 bytes: the number must be among them, and no character may be cut in two.
+    """
+    suffix = f"-{number}"
+    _core.set_thread_name(front.encode()[: 15 - len(suffix)].decode(errors="ignore") + suffix)
 
 
 def gil_enabled() -> bool:

@@ -10,7 +10,7 @@ import contextvars
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from manyhands import _core
+from manyhands import _core, _guards
 from manyhands._running import break_blocking_calls, call_on_done, end
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ __all__ = ["call_hooked", "run_errand", "serve", "thread_main"]
 def thread_main(pools: list[ThreadPool], lane: int, name: str) -> None:
     """Serve a pool on a thread of its own."""
     worker = pools.pop()._worker(lane)
-    # The kernel keeps 15 bytes: the number must be among them, and no character may be cut in two.
     front, _, number = name.rpartition("-")
-    _core.set_thread_name(front.encode()[: 14 - len(number)].decode(errors="ignore") + "-" + number)
+    _guards.name_thread(front, number)
     worker.lend()
     contextvars.Context().run(serve, worker)
 

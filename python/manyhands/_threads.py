@@ -121,10 +121,7 @@ class ThreadedEventLoop(EventLoop):
                 raise
 
     def _run(self, n: int) -> None:
-        # The kernel keeps 15 bytes: the number must be among them, and no character may be cut in two.
-        suffix = f"-{n}"
-        kept = f"mh-{self.name}".encode()[: 15 - len(suffix)].decode(errors="ignore")
-        _core.set_thread_name(kept + suffix)
+        _guards.name_thread(f"mh-{self.name}", n)
         try:
             contextvars.Context().run(self.join)
         except (KeyboardInterrupt, SystemExit) as error:

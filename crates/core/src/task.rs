@@ -410,7 +410,6 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// The leader: the run-queue entry of a task that has just been decided; None if it went to its strand.
-    #[allow(dead_code, reason = "for sockets, whose readiness the leader finds")]
     pub(crate) fn ready_task(&self, task: Arc<Task<P>>) -> Option<Ready<P>> {
         let Some(strand) = task.strand.clone() else { return Some(Ready::Task(task)) };
         let mut body = strand.body.lock();

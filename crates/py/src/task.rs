@@ -177,7 +177,6 @@ pub fn is_current(task: &Bound<'_, Task>) -> bool {
 }
 
 /// An operation completed at once; whether the task should let others run first.
-#[allow(dead_code, reason = "for sockets, which often have what is asked for")]
 pub fn spend() -> bool {
     let left = LEFT.get();
     LEFT.set(left.saturating_sub(1));

@@ -256,8 +256,7 @@ def _serve(loop: EventLoop, root: _Root, generators: Generators, n: int) -> None
 
     What leaves `join()` here (SystemExit of a handler, for example) is raised by `run`.
     """
-    suffix = f"-{n}"
-    _core.set_thread_name(f"mh-{loop.name}".encode()[: 15 - len(suffix)].decode(errors="ignore") + suffix)
+    _guards.name_thread(f"mh-{loop.name}", n)
     try:
         with contextlib.suppress(LoopClosed), generators.noticed():
             while True:
