@@ -71,6 +71,9 @@ pub struct SeatShared {
     pub handled: AtomicU64,
     /// The token of the watch whose handler runs, or 0.
     pub watch: AtomicU64,
+    /// What the task that runs stands for, or 0. It may be gone by the time that another thread reads this: to be compared,
+    /// never followed.
+    pub task: AtomicUsize,
     pub(crate) histogram: [AtomicU64; BUCKETS],
     _counted: Counted,
 }
@@ -85,6 +88,7 @@ impl SeatShared {
             since: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             watch: AtomicU64::new(0),
+            task: AtomicUsize::new(0),
             histogram: std::array::from_fn(|_| AtomicU64::new(0)),
             _counted: Counted::new(Kind::Seats),
         }
@@ -126,6 +130,8 @@ pub(crate) struct State<P: Payload> {
     pub(crate) places: usize,
     /// The jobs that have one.
     pub(crate) in_place: Vec<JobRef>,
+    /// How many jobs on joined threads, from now on, are expected to last: their threads give the lead away at once.
+    pub(crate) impatient: u32,
     /// Threads whose `join` ends when the loop is idle.
     pub(crate) idle_waiters: usize,
     pub(crate) next_seat: u64,
@@ -182,6 +188,7 @@ impl<P: Payload> Hub<P> {
                 polls: 0,
                 wakes: 0,
                 standbys: 0,
+                impatient: 0,
                 ready: VecDeque::new(),
                 messages: VecDeque::new(),
                 urgent: VecDeque::new(),

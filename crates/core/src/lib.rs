@@ -35,6 +35,7 @@
 //! Order of locks, outermost first: a number or, in their order, all of them (`numbers`), a strand (`strand`), then one of hub, timers, slots.
 //! No lock is held while a payload runs or is dropped.
 
+mod aside;
 pub mod channel;
 pub mod clock;
 pub mod counters;

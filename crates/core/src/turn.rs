@@ -4,6 +4,8 @@
 //! nothing [`EventLoop::wait`] (detached) leads or parks. So the core never calls out, and what is between two polls is
 //! in the run queue, where every other joined thread can see it.
 
+mod strands;
+
 use crate::Payload;
 use crate::clock::monotonic;
 use crate::event_loop::EventLoop;
@@ -12,12 +14,12 @@ use crate::points::reach;
 use crate::poller::Events;
 use crate::seat::{Current, Seat, TimerNext};
 use crate::slots::Token;
-use crate::state::{Begin, Life, RemovalReason, Schedule};
-use crate::strand::{Body, Entry, Inside, Strand};
+use crate::state::Life;
+use crate::strand::Inside;
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, MutexGuard, thread_number};
 use crate::task::Task;
-use crate::watch::{Dispatch, Finished, Watch};
+use crate::watch::{Finished, Watch};
 
 /// The most items of one strand in a row, and of all strands between two polls. libuv bounds a pass by the length of
 /// its queues, tokio polls every 61 tasks; 64 small handlers are about half a millisecond.
@@ -285,34 +287,10 @@ impl<P: Payload> EventLoop<P> {
             if matches!(current, Current::Terminal) {
                 seat.finished.extend(self.end_strand(strand));
             }
+            if matches!(current, Current::Timer(_)) {
+                seat.finished.extend(self.timer_left(strand));
+            }
         }
-    }
-
-    /// The thread is about to be in user code that is no handler, for long: what it has run is ended, its strand is
-    /// given back, and the lead is another's. It still counts as inside.
-    pub fn step_aside(&self, seat: &mut Seat<P>) {
-        self.end_item(seat);
-        self.end_turn(seat);
-        let mut hub = self.hub.lock();
-        if matches!(hub.lead, Lead::Held { seat: holder, .. } if holder == seat.id()) {
-            hub.lead = Lead::Free;
-        }
-        let wake = match hub.lead {
-            Lead::Free => self.hub.unpark(&mut hub),
-            _ => self.hub.wake_for_work(&mut hub),
-        };
-        drop(hub);
-        self.wake(wake);
-    }
-
-    /// The watches that ended with what the thread has run: to be paid before it steps into something long.
-    pub fn take_finished(&self, seat: &mut Seat<P>) -> Vec<Finished<P>> {
-        core::mem::take(&mut seat.finished)
-    }
-
-    /// The thread is back from what it stepped aside for.
-    pub fn step_back(&self, seat: &mut Seat<P>) {
-        seat.now = monotonic();
     }
 
     fn timer_ended(&self, token: Token, next: TimerNext) {
@@ -327,114 +305,6 @@ impl<P: Payload> EventLoop<P> {
         drop(stopped);
         if first {
             self.wake_poller();
-        }
-    }
-
-    /// Goes into a strand that was taken off the run queue.
-    fn begin(&self, strand: Arc<Strand<P>>, seat: &mut Seat<P>) -> Option<Item<P>> {
-        reach("strand.begin");
-        let mut body = strand.body.lock();
-        match body.word.begin() {
-            Begin::Rest => {
-                // A strand closed while it was queued is finished here, by the thread that took it off.
-                self.settle_strand(&strand, body);
-                return None;
-            }
-            // One tick is what is ready at its start, all of it.
-            Begin::Run if seat.options.one_tick => seat.budget = body.items(),
-            Begin::Run => seat.budget = body.items().min(STRAND_BUDGET),
-        }
-        let item = self.take(&strand, body, seat);
-        seat.turn = Some(strand);
-        if item.is_none() {
-            self.end_turn(seat);
-        }
-        item
-    }
-
-    /// Goes out of the strand.
-    pub(crate) fn end_turn(&self, seat: &mut Seat<P>) {
-        if let Some(strand) = seat.turn.take() {
-            self.end_strands_turn(&strand, strand.body.lock());
-        }
-    }
-
-    /// As [`Self::end_turn`], with the strand's lock in hand.
-    pub(crate) fn end_strands_turn(&self, strand: &Arc<Strand<P>>, mut body: MutexGuard<'_, Body<P>>) {
-        let more = body.has_items();
-        match body.word.end(more) {
-            Schedule::Push => {
-                drop(body);
-                let mut hub = self.hub.lock();
-                hub.ready.push_back(Ready::Strand(strand.clone()));
-            }
-            Schedule::Leave => self.settle_strand(strand, body),
-        }
-    }
-
-    /// The next item of the strand that the thread is in; the item is inside when this returns it. `body` is the strand's.
-    fn take<'a>(
-        &self,
-        strand: &'a Arc<Strand<P>>,
-        mut body: MutexGuard<'a, Body<P>>,
-        seat: &mut Seat<P>,
-    ) -> Option<Item<P>> {
-        loop {
-            if !body.word.runnable() || seat.budget == 0 {
-                return None;
-            }
-            seat.budget -= 1;
-            let urgent = body.mail.as_mut().and_then(|mail| mail.urgent.pop_front());
-            let (current, item) = if let Some(urgent) = urgent {
-                (Current::Message, Some(Item::Message(urgent)))
-            } else {
-                match body.queue.pop_front() {
-                    None => return None,
-                    Some(Entry::Message) => (Current::Message, body.mail().ordinary.pop_front().map(Item::Message)),
-                    Some(Entry::Completion) => {
-                        (Current::Message, body.mail().completions.pop_front().map(Item::Completion))
-                    }
-                    Some(Entry::Terminal) => {
-                        let terminal = body.mail().terminal.take().map(Item::Terminal);
-                        if terminal.is_none() {
-                            drop(body);
-                            seat.finished.extend(self.end_strand(strand));
-                            return None;
-                        }
-                        (Current::Terminal, terminal)
-                    }
-                    Some(Entry::Timer(token)) => {
-                        (Current::Timer(token), self.timers.lock().begin(token).map(Item::Timer))
-                    }
-                    Some(Entry::Task(task)) => (Current::Message, task.begin().then(|| Item::Task(task))),
-                    Some(Entry::Watch(watch)) => match self.dispatch(&watch, &mut body) {
-                        Dispatch::Run(payload, events) => {
-                            drop(body);
-                            self.started(seat, Current::Watch(watch.clone()));
-                            return Some(Item::Watch(watch, payload, events));
-                        }
-                        Dispatch::Skip => continue,
-                        Dispatch::Rearm => {
-                            drop(body);
-                            seat.finished.extend(self.sync_or_end(&watch));
-                            body = strand.body.lock();
-                            continue;
-                        }
-                        Dispatch::Gone => {
-                            drop(body);
-                            seat.finished.extend(self.end_watch(&watch, RemovalReason::FdGone));
-                            body = strand.body.lock();
-                            continue;
-                        }
-                    },
-                }
-            };
-            let Some(item) = item else { continue };
-            body.inside = if matches!(current, Current::Timer(_)) { Inside::Timer } else { Inside::Message };
-            body.thread = thread_number();
-            drop(body);
-            self.started(seat, current);
-            return Some(item);
         }
     }
 }

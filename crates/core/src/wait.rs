@@ -90,6 +90,9 @@ impl<P: Payload> EventLoop<P> {
         let probing = idling && (!seat.probed || hub.quiet());
         let blocking = !hub.has_ready() && !seat.poll_due && !seat.options.one_tick && !probing;
         let idle_waiter = usize::from(idling && blocking);
+        if took_over && hub.places > 0 {
+            hub.impatient = crate::aside::IMPATIENCE;
+        }
         hub.lead = Lead::Polling { seat: seat.id(), blocking };
         hub.poller_woken = false;
         hub.polls += 1;

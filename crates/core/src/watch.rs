@@ -171,6 +171,16 @@ impl<P: Payload> Watch<P> {
         }
     }
 
+    /// Whether the watch cannot be handed out for its end yet: whoever is inside uses what it watches, and hands it out when
+    /// he leaves. That is its handler, or, where the strand is its own, a timer on another thread.
+    pub(crate) fn in_use(&self, body: &Body<P>) -> bool {
+        match body.inside {
+            Inside::Watch(token) => token == self.token,
+            Inside::Timer => self.own_strand && body.thread != thread_number(),
+            Inside::Nobody | Inside::Message => false,
+        }
+    }
+
     /// Who is inside, as far as `remove` and `pause` have to know. The strand of its own ends with the watch, so after a
     /// removal its timers count too.
     fn occupant(&self, body: &Body<P>) -> Occupant {

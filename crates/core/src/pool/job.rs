@@ -229,6 +229,9 @@ pub struct Job {
     tell_at: AtomicU64,
     /// Its owner is gone, or it was detached.
     orphaned: AtomicBool,
+    /// It is run step by step: from the beginning, or from a moment on that its own thread chose. GUARDED BY the pool's
+    /// state, for changes.
+    steps: AtomicBool,
     /// Readable once it was told to stop; -1 until somebody needs it. GUARDED BY the pool's state, for changes.
     descriptor: AtomicI32,
     /// Its status moved, or a sync of it did. Waited for under the pool's state.
@@ -248,6 +251,7 @@ impl Job {
             reason: AtomicU8::new(0),
             tell_at: AtomicU64::new(u64::MAX),
             orphaned: AtomicBool::new(false),
+            steps: AtomicBool::new(traits.steps),
             descriptor: AtomicI32::new(-1),
             changed: Condvar::new(),
             _counted: Counted::new(Kind::Jobs),
@@ -261,6 +265,15 @@ impl Job {
 
     pub(crate) fn set_token(&self, token: Token) {
         self.token.store(token.0, Ordering::Relaxed);
+    }
+
+    /// Whether it is run step by step.
+    pub fn steps(&self) -> bool {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_steps(&self) {
+        self.steps.store(true, Ordering::Relaxed);
     }
 
     /// Where it is, a moment ago.

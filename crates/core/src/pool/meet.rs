@@ -60,7 +60,7 @@ impl<P: Payload> Pool<P> {
         }
         let mut call = Call::Nobody;
         let mut sooner = false;
-        if job.traits.steps {
+        if job.steps() {
             self.leave_thread(&mut state, job, Place::Parked);
             if let Some(timeout) = timeout {
                 let when = monotonic().saturating_add(timeout.as_nanos() as u64);
@@ -88,6 +88,13 @@ impl<P: Payload> Pool<P> {
     /// On the job's thread: whether another job waits for a thread, and would get it before this one.
     pub fn others_wait(&self, job: &Job) -> bool {
         self.comes_first(&self.lock(), job)
+    }
+
+    /// On the job's thread, while it runs: what is left of it are steps, between which it has no thread.
+    pub fn go_on_by_steps(&self, job: &Job) {
+        // Under the mutex, as a sync is counted by whether its job has steps. No sync of it waits: it runs.
+        let _state = self.lock();
+        job.set_steps();
     }
 
     /// Between two steps: the job lets go of its thread, and goes on when those of its priority that wait have begun; at
@@ -196,7 +203,7 @@ impl<P: Payload> Pool<P> {
     fn release(&self, state: &mut State<P>, job: &Job) -> Call {
         let Some(running) = job.status().answer() else { return Call::Nobody };
         state.shift(job, running);
-        if !job.traits.steps {
+        if !job.steps() {
             return Call::Nobody;
         }
         self.resume(state, job.token());

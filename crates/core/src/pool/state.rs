@@ -200,7 +200,7 @@ impl<P> State<P> {
 
     /// Moves a job's status, and its count with it.
     pub(crate) fn shift(&mut self, job: &Job, to: Status) {
-        let parked = job.traits.steps;
+        let parked = job.steps();
         *self.tally(job.status(), parked) -= 1;
         match to {
             Status::Finished => self.counts.finished += 1,

@@ -7,9 +7,9 @@ use super::{Finished, Occupant, Watch};
 use crate::Payload;
 use crate::event_loop::EventLoop;
 use crate::points::reach;
-use crate::state::RemovalReason;
 use crate::state::watch::{FINISHED, PAUSED, REMOVED, UNREGISTERED};
-use crate::strand::{Body, Inside, Strand};
+use crate::state::{Mode, RemovalReason};
+use crate::strand::{Body, Strand};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, thread_number};
 
@@ -45,15 +45,15 @@ impl<P: Payload> EventLoop<P> {
         }
         let body = watch.strand.body.lock();
         watch.set(UNREGISTERED);
-        if body.inside == Inside::Watch(watch.token) {
-            watch.payer.store(0, Ordering::Relaxed);
+        if watch.in_use(&body) {
+            watch.payer.store(body.thread, Ordering::Relaxed);
         }
         self.try_finish(watch, body)
     }
 
     /// Hands the ended watch out, once, as soon as it is out of the kernel and nobody is in its handler.
     pub(super) fn try_finish(&self, watch: &Arc<Watch<P>>, mut body: MutexGuard<'_, Body<P>>) -> Option<Finished<P>> {
-        if !watch.has(UNREGISTERED) || watch.has(FINISHED) || body.inside == Inside::Watch(watch.token) {
+        if !watch.has(UNREGISTERED) || watch.has(FINISHED) || watch.in_use(&body) {
             return None;
         }
         watch.set(FINISHED);
@@ -64,6 +64,18 @@ impl<P: Payload> EventLoop<P> {
         self.settle_strand(&watch.strand, watch.strand.body.lock());
         let payload = record.map(|record| record.payload);
         Some(Finished { reason: watch.reason(), watch: watch.clone(), payload })
+    }
+
+    /// The thread that has left a timer of a strand that is ending: a watch that was removed meanwhile is handed out.
+    pub(crate) fn timer_left(&self, strand: &Strand<P>) -> Option<Finished<P>> {
+        if !strand.own {
+            return None;
+        }
+        let body = strand.body.lock();
+        let ending = if body.word.mode == Mode::Open { Vec::new() } else { body.watches() };
+        drop(body);
+        let watches = ending.into_iter().filter_map(|token| self.watch(token)).filter(|watch| watch.own_strand);
+        watches.map(|watch| self.try_finish(&watch, strand.body.lock())).find(Option::is_some).flatten()
     }
 
     /// Who is inside its handler now.

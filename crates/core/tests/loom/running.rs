@@ -114,6 +114,39 @@ fn run_races_remove_and_the_end_is_told_once() {
     });
 }
 
+/// T33a, T33b. A watch is removed while a timer of its own strand may run: the end is told once, after the timer, and a
+/// removal that has waited comes after both.
+#[test]
+fn a_timer_races_remove_and_the_end_is_told_after_it() {
+    explore("timer against remove", || {
+        let files = Files::open(1);
+        let event_loop = Making::EAGER.on(&files);
+        let ended = Count::default();
+        let watched = watch(&event_loop, 0, || ());
+        let tick = {
+            let ended = ended.clone();
+            Call::new(move || {
+                assert_eq!(ended.get(), 0, "a timer after the end");
+                assert_eq!(ended.get(), 0, "the end beside a timer");
+            })
+        };
+        assert!(event_loop.set_timer(0, None, Some(watched.strand()), tick).is_ok());
+        let remover = {
+            let (event_loop, ended) = (event_loop.clone(), ended.clone());
+            thread::spawn(move || {
+                remove(&event_loop, &watched, &ended);
+                event_loop.request_stop(false).unwrap();
+            })
+        };
+        // The bounded search begins with this thread: so it finds the timer inside with the fewest switches.
+        join(&event_loop, &ended);
+        remover.join().unwrap();
+        assert_eq!(ended.get(), 1, "ends told");
+        close(&event_loop, &ended);
+        assert_eq!(ended.get(), 1, "ends told, after the close");
+    });
+}
+
 /// T18, T47. Two joined threads, one strand: never both inside, and what was posted runs in order, once.
 #[test]
 fn two_threads_race_for_a_strand_and_one_is_inside() {

@@ -159,12 +159,13 @@ fn completion_races_abort_and_one_wins() {
         };
         suspended(&event_loop, &task);
         let turner = turner(&event_loop, &ended);
-        let canceller = {
+        let completer = {
             let (event_loop, task) = (event_loop.clone(), task.clone());
-            thread::spawn(move || abort(&event_loop, &task))
+            thread::spawn(move || complete(&event_loop, &task, 1))
         };
-        let completed = complete(&event_loop, &task, 1);
-        let cancelled = canceller.join().unwrap();
+        // On this thread: between its look and its step the completion must fit with two switches.
+        let cancelled = abort(&event_loop, &task);
+        let completed = completer.join().unwrap();
         turner.join().unwrap();
         assert!(completed != cancelled, "completed {completed}, cancelled {cancelled}");
         assert_eq!(aborted.get() == 1, cancelled);

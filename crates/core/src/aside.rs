@@ -1,0 +1,67 @@
+//! A joined thread steps aside for a job, and comes back: who leads meanwhile.
+//!
+//! Where threads run user code in parallel the lead is given away at once: another thread polls beside the job. Where one
+//! thread at a time runs user code that costs more than a short job: each of the two threads lets go of the
+//! interpreter's lock at its system calls, the other one takes it, and both are woken again and again. So there the lead is
+//! kept, as it is kept in a handler, and the standby takes it over from a job that lasts. After one that did, others may wait
+//! for something too, and for a while the lead is given away at the beginning of each job.
+
+use crate::Payload;
+use crate::clock::monotonic;
+use crate::event_loop::EventLoop;
+use crate::hub::Lead;
+use crate::seat::Seat;
+use crate::watch::Finished;
+
+/// Nanoseconds that a job may last while its thread keeps the lead. Less than that a view takes often enough on a machine
+/// that has other work; with 700 us there a Flask request costs a tenth more.
+const SHORT_JOB: u64 = 1_000_000;
+
+/// So many jobs after one that lasted longer, the lead is given away at the beginning of each.
+pub(crate) const IMPATIENCE: u32 = 32;
+
+impl<P: Payload> EventLoop<P> {
+    /// The thread is about to be in user code that is no handler, perhaps for long: what it has run is ended, its strand is
+    /// given back, and so is the lead; where one thread at a time runs user code, not before the job has lasted. It still
+    /// counts as inside.
+    pub fn step_aside(&self, seat: &mut Seat<P>) {
+        self.end_item(seat);
+        self.end_turn(seat);
+        let mut hub = self.hub.lock();
+        let leads = matches!(hub.lead, Lead::Held { seat: holder, .. } if holder == seat.id());
+        let wake = if leads && !self.hub.parallel && hub.impatient == 0 {
+            // Not overdue before so much later.
+            hub.lead = Lead::Held { seat: seat.id(), since: seat.now + SHORT_JOB.saturating_sub(self.hub.handover) };
+            self.hub.call_standby(&mut hub)
+        } else {
+            if leads {
+                hub.lead = Lead::Free;
+            }
+            match hub.lead {
+                Lead::Free => self.hub.unpark(&mut hub),
+                _ => self.hub.wake_for_work(&mut hub),
+            }
+        };
+        drop(hub);
+        self.wake(wake);
+    }
+
+    /// The watches that ended with what the thread has run: to be paid before it steps into something long.
+    pub fn take_finished(&self, seat: &mut Seat<P>) -> Vec<Finished<P>> {
+        core::mem::take(&mut seat.finished)
+    }
+
+    /// The thread is back from what it stepped aside for.
+    pub fn step_back(&self, seat: &mut Seat<P>) {
+        let now = monotonic();
+        let lasted = now.saturating_sub(seat.now) > SHORT_JOB;
+        seat.now = now;
+        let mut hub = self.hub.lock();
+        hub.impatient = if lasted { IMPATIENCE } else { hub.impatient.saturating_sub(1) };
+        if let Lead::Held { seat: holder, since } = &mut hub.lead
+            && *holder == seat.id()
+        {
+            *since = (*since).min(now);
+        }
+    }
+}
