@@ -48,6 +48,7 @@ pub fn interest(value: &Bound<'_, PyAny>) -> PyResult<Events> {
 }
 
 /// The number of a descriptor: an int, or what `fileno()` says.
+#[pyfunction]
 pub fn descriptor(source: &Bound<'_, PyAny>) -> PyResult<i32> {
     if source.is_instance_of::<PyBool>() {
         return Err(PyTypeError::new_err(format!(

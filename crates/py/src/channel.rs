@@ -7,42 +7,32 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::awaiting::{Awaiting, Next, go_on};
+use crate::errors;
 use crate::payload::Carried;
 use crate::wait::{cancelled, stop};
 
 type Item = Py<PyAny>;
 type Left = After<Carried, Item>;
 
-macro_rules! raised {
-    ($py:expr, $name:literal, $text:literal) => {{
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        match CLASS.import($py, "manyhands.errors", $name).and_then(|class| class.call1(($text,))) {
-            Ok(error) => PyErr::from_value(error),
-            Err(error) => error,
-        }
-    }};
-}
-
 fn closed(py: Python<'_>) -> PyErr {
-    raised!(py, "ClosedResourceError", "use another clone of this end, or make a new stream")
+    errors::resource(py, "ClosedResourceError", "use another clone of this end, or make a new stream")
 }
 
 fn broken(py: Python<'_>) -> PyErr {
-    raised!(py, "BrokenResourceError", "nobody will receive this: every receiving end of the stream is closed")
+    errors::resource(py, "BrokenResourceError", "nobody will receive this: every receiving end of the stream is closed")
 }
 
 fn would_block(py: Python<'_>) -> PyErr {
-    raised!(py, "WouldBlock", "nobody is there for it now: await send() or receive(), which wait")
+    errors::resource(py, "WouldBlock", "nobody is there for it now: await send() or receive(), which wait")
 }
 
 fn end_of_stream(py: Python<'_>, iterates: bool) -> PyErr {
     if iterates {
         return PyStopAsyncIteration::new_err(());
     }
-    raised!(py, "EndOfStream", "nothing more will come: every sending end of the stream is closed")
+    errors::resource(py, "EndOfStream", "nothing more will come: every sending end of the stream is closed")
 }
 
 /// Items from any number of tasks to any number of tasks.

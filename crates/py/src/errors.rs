@@ -105,10 +105,12 @@ pub fn pool_finished(py: Python<'_>, name: &str) -> PyErr {
     made(class!(py, "PoolFinished"), (name,))
 }
 
-/// What is wrong with a stream, by the name of its class in `manyhands.errors`.
+/// What is wrong with a stream, a channel or a proactor, by the name of its class in `manyhands.errors`.
 pub fn resource(py: Python<'_>, class: &str, about: &str) -> PyErr {
+    static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let made = || -> PyResult<PyErr> {
-        let class = py.import("manyhands.errors")?.getattr(class)?;
+        let errors = ERRORS.get_or_try_init(py, || py.import("manyhands.errors").map(Bound::unbind))?;
+        let class = errors.bind(py).getattr(class)?;
         let error = if about.is_empty() { class.call0()? } else { class.call1((about,))? };
         Ok(PyErr::from_value(error))
     };
@@ -118,9 +120,4 @@ pub fn resource(py: Python<'_>, class: &str, about: &str) -> PyErr {
 /// The end of a stream came before all that was asked for.
 pub fn incomplete(py: Python<'_>, partial: &[u8]) -> PyErr {
     made(class!(py, "IncompleteRead"), (pyo3::types::PyBytes::new(py, partial),))
-}
-
-/// What was to be used is closed.
-pub fn closed_resource(py: Python<'_>, what: &str) -> PyErr {
-    made(class!(py, "ClosedResourceError"), (what,))
 }

@@ -217,6 +217,23 @@ impl Group {
         Ok(task)
     }
 
+    /// Start `function(*args)` as a task.
+    ///
+    /// Raises:
+    ///     TypeError: the function gives no coroutine.
+    ///     RuntimeError: the group has ended.
+    ///
+    /// Threads: any.
+    #[pyo3(signature = (function, *args, name=None))]
+    fn start_soon(
+        slf: &Bound<'_, Self>,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        name: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        Self::add(slf, function.call1(args)?, name, None).map(drop)
+    }
+
     /// Have `wait` completed when nobody is left. False if nobody is left now: then the group takes nobody any more.
     fn when_empty(&self, wait: Py<Wait>) -> bool {
         let mut members = self.members.lock();

@@ -182,7 +182,7 @@ impl JobCore {
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
             return Err(PyErr::fetch(py));
         }
-        if this.job.traits.steps {
+        if this.job.steps() {
             let step = python!(py, "manyhands._running", "step")?.clone().unbind();
             return Ok(Work { function: step, args: PyTuple::new(py, [slf])?.unbind(), kwargs: None });
         }

@@ -11,6 +11,7 @@ use crate::attach::{self, Lent};
 use crate::event_loop::{Core, CoreSeat, LoopCore};
 use crate::in_place::{self, Serving};
 use crate::run;
+use crate::stream::spare::Keeping;
 
 /// Serves the loop, as soon as it is open, until something says leave; how many handlers ran.
 pub fn join(owner: &Bound<'_, LoopCore>, wait_restart: bool, options: JoinOptions) -> PyResult<usize> {
@@ -35,7 +36,9 @@ fn serve(owner: &Bound<'_, LoopCore>, options: JoinOptions) -> PyResult<usize> {
     let Some(mut seat) = core.enter(options).map_err(|error| this.raise(py, error))? else { return Ok(0) };
     let lent = Lent::to(this.address());
     let serving = Serving::new(core, attach::is_main_thread(py));
+    let keeping = Keeping::begin();
     let result = go_round(owner, core, &mut seat);
+    drop(keeping);
     in_place::give_up(py);
     drop(serving);
     if core.check_fork().is_err() {

@@ -20,7 +20,9 @@ mod descriptor;
 mod errors;
 mod event_loop;
 mod group;
+mod held;
 mod in_place;
+mod inside;
 mod job;
 mod joining;
 mod methods;
@@ -49,6 +51,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::alarm::{alarm_ring, alarm_wait};
+    #[pymodule_export]
+    use crate::arguments::descriptor;
     #[pymodule_export]
     use crate::channel::{Channel, ReceiveEnd, Receiving, SendEnd, Sending};
     #[pymodule_export]
@@ -79,9 +83,9 @@ mod _core {
     #[pymodule_export]
     use crate::strand::Strand;
     #[pymodule_export]
-    use crate::stream::{StreamCore, Transfer};
+    use crate::stream::StreamCore;
     #[pymodule_export]
-    use crate::task::{Task, running_task};
+    use crate::task::{Task, running_task, told_to_stop};
     #[pymodule_export]
     use crate::timer::Timer;
     #[pymodule_export]
@@ -95,6 +99,8 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::points::install();
+        module.add("Transfer", crate::stream::object::class(module.py())?)?;
+        crate::stream::calls::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

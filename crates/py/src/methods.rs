@@ -159,7 +159,9 @@ impl LoopCore {
     ///     handler: Called with the watch and the events. One that raises is reported, and costs its watch.
     ///     strand: The strand to run on, shared with others; None for one of its own, which ends with the watch.
     ///     name: What errors, `dump()` and logs show.
-    ///     close: Close `fd` when the watch ends, for whatever reason, by its own `close()`, or `os.close`.
+    ///     close: Close `fd` when the watch ends, for whatever reason, by its own `close()`, or `os.close`. Its handler has
+    ///         ended then; a message on its strand may be inside, unless the watch is removed on that strand:
+    ///         `strand.post(watch.remove)`.
     ///     on_error: Asked before the loop's; called with an `ErrorReport`, may return `manyhands.KEEP`.
     ///     on_removed: Called once as `on_removed(watch, reason)` after the last handler has ended, however the watch
     ///         ends.

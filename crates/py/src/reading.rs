@@ -5,6 +5,7 @@
 //! into the object: the copy would cost more than the allocation.
 
 use core::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use manyhands_core::socket::Direction;
 use manyhands_core::sync::Mutex;
@@ -13,7 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors;
-use crate::stream::{CALLS, Export, StreamCore, Tried};
+use crate::stream::export::Export;
+use crate::stream::{CALLS, End, StreamCore, Tried, spare};
 
 /// Bytes of a thread's scratch buffer, and the most that is read through it.
 const SCRATCH: usize = 64 * 1024;
@@ -26,18 +28,45 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What was read and not yet asked for.
+/// What was read and not yet asked for. The reader changes it, and there is one at a time.
 #[derive(Default)]
-pub struct Reading {
-    bytes: Vec<u8>,
-    start: usize,
+pub struct Unread {
+    bytes: Mutex<Left>,
+    /// Whether there is any, for a look without the lock.
+    any: AtomicBool,
     /// How much the last read gave.
-    last: usize,
+    last: AtomicUsize,
 }
 
-impl Reading {
+impl Unread {
+    /// The reader: changes or takes it.
+    fn with<R>(&self, change: impl FnOnce(&mut Left) -> R) -> R {
+        let mut left = self.bytes.lock();
+        let result = change(&mut left);
+        self.any.store(!left.left().is_empty(), Ordering::Relaxed);
+        result
+    }
+
+    /// The reader: whether there is any. It sees what the reader before it has left: see `StreamCore::begin`.
+    fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.lock().left().len()
+    }
+}
+
+#[derive(Default)]
+struct Left {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Left {
     /// What is left.
-    pub fn left(&self) -> &[u8] {
+    fn left(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
@@ -48,6 +77,14 @@ impl Reading {
             self.bytes = Vec::new();
             self.start = 0;
         }
+    }
+
+    /// As much as there is room for; how much that was.
+    fn move_to(&mut self, room: &mut [u8]) -> usize {
+        let count = self.left().len().min(room.len());
+        room[..count].copy_from_slice(&self.left()[..count]);
+        self.take(count);
+        count
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -118,7 +155,11 @@ fn with_scratch<R>(count: usize, read: impl FnOnce(&mut [u8]) -> R) -> R {
 }
 
 fn end(py: Python<'_>, stream: &StreamCore) -> Tried {
-    Tried::Failed(stream.at_end(py).unwrap_or_else(|| errors::resource(py, "EndOfStream", "")))
+    match stream.at_end(py) {
+        End::Proper => Tried::Failed(errors::resource(py, "EndOfStream", "")),
+        End::Broken(error) => Tried::Failed(error),
+        End::Undecided => Tried::More,
+    }
 }
 
 /// Tries once to give the reader what it wants.
@@ -136,23 +177,21 @@ fn done(bytes: Bound<'_, PyBytes>) -> Tried {
 }
 
 fn some(py: Python<'_>, stream: &StreamCore, max: usize) -> Tried {
-    let mut reading = stream.reading.lock();
-    let left = reading.left();
-    if !left.is_empty() {
-        let count = left.len().min(max);
-        let copy = left[..count].to_vec();
-        reading.take(count);
-        drop(reading);
+    if stream.unread.any() {
+        let copy = stream.unread.with(|left| {
+            let copy = left.left()[..left.left().len().min(max)].to_vec();
+            left.take(copy.len());
+            copy
+        });
         return done(PyBytes::new(py, &copy));
     }
-    let last = reading.last;
-    drop(reading);
+    let last = stream.unread.last.load(Ordering::Relaxed);
     let read = if last >= DIRECT && max > DIRECT {
         large(py, stream, max.min(LARGE).min(2 * last.max(SCRATCH)))
     } else {
         // An error is made outside: a finalizer that runs meanwhile may want the scratch buffer.
         with_scratch(max, |scratch| match stream.read(scratch) {
-            Ok(Some(count)) => Ok(Some((PyBytes::new(py, &scratch[..count]).unbind(), count))),
+            Ok(Some(count)) => Ok(Some((spare::bytes(py, &scratch[..count]).unbind(), count))),
             Ok(None) => Ok(None),
             Err(errno) => Err(errno),
         })
@@ -163,9 +202,7 @@ fn some(py: Python<'_>, stream: &StreamCore, max: usize) -> Tried {
         Ok(None) => Tried::Blocked,
         Ok(Some((_, 0))) => end(py, stream),
         Ok(Some((bytes, count))) => {
-            if last != count {
-                stream.reading.lock().last = count;
-            }
+            stream.unread.last.store(count, Ordering::Relaxed);
             done(bytes.into_bound(py))
         }
     }
@@ -199,12 +236,9 @@ fn exactly(py: Python<'_>, stream: &StreamCore, filled: &Mutex<Option<(Py<PyByte
     // Taken out, so that nothing of Python's is touched under the lock.
     let Some((bytes, mut done_to)) = filled.lock().take() else { return Tried::Blocked };
     let room = memory(&bytes, count);
-    let mut reading = stream.reading.lock();
-    let from_left = reading.left().len().min(count - done_to);
-    room[done_to..done_to + from_left].copy_from_slice(&reading.left()[..from_left]);
-    reading.take(from_left);
-    drop(reading);
-    done_to += from_left;
+    if stream.unread.any() {
+        done_to += stream.unread.with(|left| left.move_to(&mut room[done_to..]));
+    }
     let mut calls = 0;
     let tried = loop {
         if done_to == count {
@@ -216,8 +250,9 @@ fn exactly(py: Python<'_>, stream: &StreamCore, filled: &Mutex<Option<(Py<PyByte
         calls += 1;
         match stream.read(&mut room[done_to..]) {
             Ok(Some(0)) => match stream.at_end(py) {
-                Some(error) => break Tried::Failed(error),
-                None => return Tried::Failed(errors::incomplete(py, &room[..done_to])),
+                End::Proper => return Tried::Failed(errors::incomplete(py, &room[..done_to])),
+                End::Broken(error) => break Tried::Failed(error),
+                End::Undecided => break Tried::More,
             },
             Ok(Some(more)) => done_to += more,
             Ok(None) => break Tried::Blocked,
@@ -229,13 +264,13 @@ fn exactly(py: Python<'_>, stream: &StreamCore, filled: &Mutex<Option<(Py<PyByte
 }
 
 /// Whoever did not get all that it wanted leaves what it has read to the next.
-pub fn put_back(reading: &Mutex<Reading>, want: &Want) {
+pub fn put_back(unread: &Unread, want: &Want) {
     if let Want::Exactly(filled, count) = want {
         let taken = filled.lock().take();
         if let Some((bytes, done_to)) = taken
             && done_to > 0
         {
-            reading.lock().put_back(&memory(&bytes, *count)[..done_to]);
+            unread.with(|left| left.put_back(&memory(&bytes, *count)[..done_to]));
         }
     }
 }
@@ -245,31 +280,39 @@ fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     haystack.get(start..)?.windows(needle.len()).position(|window| window == needle).map(|at| start + at)
 }
 
+/// What a look for the delimiter has found.
+enum Found {
+    Line(Vec<u8>),
+    /// As much as may be, without it.
+    TooLong,
+    Nothing,
+}
+
 fn until(py: Python<'_>, stream: &StreamCore, (delimiter, max): (&[u8], usize), searched: &Mutex<usize>) -> Tried {
     for _ in 0..CALLS {
-        let mut reading = stream.reading.lock();
-        let left = reading.left();
-        let from = (*searched.lock()).min(left.len());
-        let found = find(left, delimiter, from).map(|at| at + delimiter.len());
-        *searched.lock() = left.len();
+        let found = stream.unread.with(|unread| {
+            let left = unread.left();
+            let from = (*searched.lock()).min(left.len());
+            *searched.lock() = left.len();
+            match find(left, delimiter, from).map(|at| at + delimiter.len()) {
+                Some(end) if end <= max => {
+                    let line = left[..end].to_vec();
+                    unread.take(end);
+                    Found::Line(line)
+                }
+                _ if left.len() >= max => Found::TooLong,
+                _ => Found::Nothing,
+            }
+        });
         match found {
-            Some(end) if end <= max => {
-                let line = left[..end].to_vec();
-                reading.take(end);
-                drop(reading);
-                return done(PyBytes::new(py, &line));
-            }
-            _ if left.len() >= max => {
-                drop(reading);
-                return Tried::Failed(errors::resource(py, "DelimiterNotFound", &max.to_string()));
-            }
-            _ => {}
+            Found::Line(line) => return done(PyBytes::new(py, &line)),
+            Found::TooLong => return Tried::Failed(errors::resource(py, "DelimiterNotFound", &max.to_string())),
+            Found::Nothing => {}
         }
-        drop(reading);
         let read = with_scratch(SCRATCH, |scratch| {
             let read = stream.read(scratch);
             if let Ok(Some(count)) = read {
-                stream.reading.lock().push(&scratch[..count]);
+                stream.unread.with(|left| left.push(&scratch[..count]));
             }
             read
         });
@@ -277,13 +320,16 @@ fn until(py: Python<'_>, stream: &StreamCore, (delimiter, max): (&[u8], usize), 
             Err(errno) => return Tried::Failed(stream.broken(py, errno)),
             Ok(None) => return Tried::Blocked,
             Ok(Some(0)) => {
-                if let Some(error) = stream.at_end(py) {
-                    return Tried::Failed(error);
+                match stream.at_end(py) {
+                    End::Proper => {}
+                    End::Broken(error) => return Tried::Failed(error),
+                    End::Undecided => return Tried::More,
                 }
-                let mut reading = stream.reading.lock();
-                let partial = reading.left().to_vec();
-                reading.take(partial.len());
-                drop(reading);
+                let partial = stream.unread.with(|left| {
+                    let partial = left.left().to_vec();
+                    left.take(partial.len());
+                    partial
+                });
                 return Tried::Failed(errors::incomplete(py, &partial));
             }
             Ok(Some(_)) => {}
@@ -293,13 +339,7 @@ fn until(py: Python<'_>, stream: &StreamCore, (delimiter, max): (&[u8], usize), 
 }
 
 fn into(py: Python<'_>, stream: &StreamCore, room: &mut [u8]) -> Tried {
-    let mut reading = stream.reading.lock();
-    let count = reading.left().len().min(room.len());
-    if count > 0 {
-        room[..count].copy_from_slice(&reading.left()[..count]);
-        reading.take(count);
-    }
-    drop(reading);
+    let count = if stream.unread.any() { stream.unread.with(|left| left.move_to(room)) } else { 0 };
     let read = if count > 0 { Ok(Some(count)) } else { stream.read(room) };
     match read {
         Err(errno) => Tried::Failed(stream.broken(py, errno)),

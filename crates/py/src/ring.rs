@@ -219,7 +219,7 @@ impl Ring {
             }
             Err(refused) => {
                 drop(refused);
-                Err(errors::closed_resource(py, "the Proactor"))
+                Err(errors::resource(py, "ClosedResourceError", "the Proactor"))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Running what the core hands out: user code, in its context, with its failure reported.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use manyhands_core::{Events, Item, TimerNext};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -86,7 +86,10 @@ pub fn item(owner: &Bound<'_, LoopCore>, item: Item<Carried>, seat: &mut CoreSea
         | Item::Terminal(Carried::Call(message))
         | Item::Completion(Carried::Call(message)) => message_call(owner, &message),
         Item::Task(task) => {
+            // ORDER: Relaxed, both; whoever reads it compares it, and never follows it.
+            seat.shared.task.store(task.object(), Ordering::Relaxed);
             task::step(py, owner.get().core()?, &task);
+            seat.shared.task.store(0, Ordering::Relaxed);
             Ok(())
         }
         // The core hands a payload out as what it was put in as.

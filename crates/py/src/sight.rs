@@ -26,6 +26,8 @@ pub struct Seat {
     handled: u64,
     /// The token of the watch whose handler it runs, or 0.
     watch: u64,
+    /// `id()` of the task that runs, or 0; it may have ended meanwhile.
+    task: usize,
 }
 
 /// Counts, in three groups.
@@ -57,6 +59,7 @@ pub fn seats(owner: &LoopCore) -> PyResult<Vec<Seat>> {
             running: (since > 0).then(|| now.saturating_sub(since) as f64 / 1e9),
             handled: seat.handled.load(Ordering::Relaxed),
             watch: seat.watch.load(Ordering::Relaxed),
+            task: seat.task.load(Ordering::Relaxed),
         }
     };
     Ok(owner.core()?.seats().iter().map(view).collect())

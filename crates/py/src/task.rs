@@ -10,7 +10,6 @@
 use core::cell::Cell;
 use std::sync::Arc;
 
-use manyhands_core::sync::Mutex;
 use manyhands_core::task::{TaskPhase, WaitPhase};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
@@ -21,6 +20,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::event_loop::Core;
 use crate::group::Group;
+use crate::inside::Inside;
 use crate::payload::Carried;
 use crate::scope::Scope;
 
@@ -42,13 +42,24 @@ pub struct Task {
     pub group: Py<Group>,
     /// Its place in the group.
     pub place: usize,
-    /// Taken when it has finished. Touched by the thread inside, and by the collector.
-    coroutine: Mutex<Option<Py<PyAny>>>,
-    /// Taken when it has finished. A `contextvars.Context`.
-    context: Mutex<Option<Py<PyAny>>>,
+    own: Inside<Own>,
+    name: Option<Py<PyAny>>,
+}
+
+/// What the thread inside changes: all is taken when the task has finished.
+#[derive(Default)]
+struct Own {
+    coroutine: Option<Py<PyAny>>,
+    /// A `contextvars.Context`.
+    context: Option<Py<PyAny>>,
     /// The innermost cancel scope that it is in.
-    scope: Mutex<Option<Py<Scope>>>,
-    name: Mutex<Option<Py<PyAny>>>,
+    scope: Option<Py<Scope>>,
+}
+
+impl Own {
+    fn stops(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.get().effectively_cancelled())
+    }
 }
 
 /// How a step ended.
@@ -71,10 +82,8 @@ impl Task {
             core,
             group,
             place,
-            coroutine: Mutex::new(Some(coroutine)),
-            context: Mutex::new(Some(context)),
-            scope: Mutex::new(scope),
-            name: Mutex::new(name),
+            own: Inside::new(Own { coroutine: Some(coroutine), context: Some(context), scope }),
+            name,
         }
     }
 
@@ -84,24 +93,25 @@ impl Task {
     }
 
     pub fn innermost(&self, py: Python<'_>) -> Option<Py<Scope>> {
-        self.scope.lock().as_ref().map(|scope| scope.clone_ref(py))
+        self.own.look(|own| own.scope.as_ref().map(|scope| scope.clone_ref(py)))
     }
 
     /// The thread inside goes into a scope or out of one.
     pub fn enter_scope(&self, scope: Option<Py<Scope>>) {
-        let old = core::mem::replace(&mut *self.scope.lock(), scope);
+        let old = self.own.change(|own| core::mem::replace(&mut own.scope, scope));
         drop(old);
     }
 
-    /// Whether whatever it awaits next is to be interrupted.
+    /// The thread inside: whether whatever it awaits next is to be interrupted.
     pub fn told_to_stop(&self) -> bool {
-        // Reads flags and follows pointers: nothing of it runs code or drops anything.
-        self.scope.lock().as_ref().is_some_and(|scope| scope.get().effectively_cancelled())
+        debug_assert!(core::ptr::eq(CURRENT.get().cast_const().cast(), self.core.object() as *const ()));
+        // SAFETY: the thread is inside. Flags are read and pointers followed: nothing of it runs code or drops anything.
+        unsafe { self.own.look_unlocked(Own::stops) }
     }
 
     /// Ends the wait that it is in, if that may be aborted and the task is to stop. Anybody.
     pub fn interrupt_if_told(&self, py: Python<'_>) {
-        if let Some(schedule) = self.core.interrupt(|| self.told_to_stop()) {
+        if let Some(schedule) = self.core.interrupt(|| self.own.look(Own::stops)) {
             self.queue(py, schedule);
         }
     }
@@ -117,9 +127,10 @@ impl Task {
     }
 
     fn run(&self, py: Python<'_>, thrown: Option<PyErr>) -> Stepped {
-        // Neither is taken away but by the end of this very step.
-        let coroutine = self.coroutine.lock().as_ref().map_or(core::ptr::null_mut(), Py::as_ptr);
-        let context = self.context.lock().as_ref().map_or(core::ptr::null_mut(), Py::as_ptr);
+        let address = |held: &Option<Py<PyAny>>| held.as_ref().map_or(core::ptr::null_mut(), Py::as_ptr);
+        // SAFETY: the thread is inside. Neither is taken away but by the end of this very step.
+        let (coroutine, context) =
+            unsafe { self.own.look_unlocked(|own| (address(&own.coroutine), address(&own.context))) };
         if coroutine.is_null() || context.is_null() {
             // The collector has cleared it, so nobody can want it any more.
             return Stepped::Returned;
@@ -215,9 +226,9 @@ pub fn step(py: Python<'_>, core: &Arc<Core>, task: &Arc<CoreTask>) {
 fn finish(task: &Bound<'_, Task>, error: Option<PyErr>) {
     let this = task.get();
     this.core.finish();
-    let held = (this.coroutine.lock().take(), this.context.lock().take());
+    let held = this.own.change(|own| (own.coroutine.take(), own.context.take()));
     drop(held);
-    let scope = this.scope.lock().take();
+    let scope = this.own.change(|own| own.scope.take());
     let error = match scope {
         Some(scope) if !this.group.get().starts_in(&scope) => Some(left_open(task, scope, error)),
         _ => error,
@@ -243,10 +254,10 @@ impl Task {
     /// What it is called: as it was named, or its coroutine's qualified name.
     #[getter]
     fn name<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(name) = self.name.lock().as_ref().map(|name| name.clone_ref(py)) {
-            return Ok(name.into_bound(py));
+        if let Some(name) = &self.name {
+            return Ok(name.bind(py).clone());
         }
-        let coroutine = self.coroutine.lock().as_ref().map(|coroutine| coroutine.clone_ref(py));
+        let coroutine = self.own.look(|own| own.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
         match coroutine {
             Some(coroutine) => coroutine.bind(py).getattr("__qualname__"),
             None => Ok("a task that has ended".into_pyobject(py)?.into_any()),
@@ -279,7 +290,7 @@ impl Task {
     /// The coroutine, for a look at its stack; None when it has ended.
     #[getter]
     fn coroutine(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.coroutine.lock().as_ref().map(|coroutine| coroutine.clone_ref(py))
+        self.own.look(|own| own.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)))
     }
 
     /// The innermost cancel scope that it is in.
@@ -294,13 +305,14 @@ impl Task {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.group)?;
-        for held in [&self.coroutine, &self.context, &self.name] {
-            if let Some(held) = held.try_lock() {
-                visit.call(&*held)?;
-            }
-        }
-        if let Some(scope) = self.scope.try_lock() {
-            visit.call(&*scope)?;
+        visit.call(&self.name)?;
+        // SAFETY: it is the collector.
+        unsafe {
+            self.own.look_unlocked(|own| {
+                visit.call(&own.coroutine)?;
+                visit.call(&own.context)?;
+                visit.call(&own.scope)
+            })?;
         }
         Ok(())
     }
@@ -308,16 +320,14 @@ impl Task {
     /// End it where it is, without waiting for anything. Only when nobody serves its loop any more.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.core.finish();
-        let coroutine = self.coroutine.lock().take();
-        let held = (self.context.lock().take(), self.scope.lock().take());
-        drop(held);
-        coroutine.map_or(Ok(()), |coroutine| coroutine.bind(py).call_method0("close").map(drop))
+        let held = self.own.change(core::mem::take);
+        held.coroutine.map_or(Ok(()), |coroutine| coroutine.bind(py).call_method0("close").map(drop))
     }
 
     fn __clear__(&self) {
         // Nobody may step it any more, whatever the run queue has of it.
         self.core.finish();
-        let held = (self.coroutine.lock().take(), self.context.lock().take(), self.scope.lock().take());
+        let held = self.own.change(core::mem::take);
         drop(held);
     }
 }
@@ -333,4 +343,10 @@ impl Drop for Task {
 #[pyfunction]
 pub fn running_task(py: Python<'_>) -> Option<Bound<'_, Task>> {
     current(py)
+}
+
+/// Whether the task that runs on the calling thread is to stop: its next await raises `Cancelled`. False outside of tasks.
+#[pyfunction]
+pub fn told_to_stop(py: Python<'_>) -> bool {
+    current(py).is_some_and(|task| task.get().told_to_stop())
 }

@@ -19,7 +19,7 @@ impl JobCore {
     /// Its function returned. True if that was not the end: it lets go of its thread.
     pub fn store_value(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<bool> {
         let (this, py) = (slf.get(), slf.py());
-        if !this.job.traits.steps {
+        if !this.job.steps() {
             this.late(|late| late.result = Some(value.unbind()));
             return Ok(false);
         }
@@ -39,7 +39,10 @@ impl JobCore {
                 match this.core.begin_meeting(&this.job, timeout) {
                     Ok((number, wanted)) => {
                         if let Err(error) = Self::invite(slf, number, value.into_bound(py), when_writable) {
-                            error.write_unraisable(py, Some(slf.as_any()));
+                            // It has no thread any more: stopped meanwhile, it may have gone on, and ended, on another.
+                            if this.job.status() == Status::Syncing {
+                                error.write_unraisable(py, Some(slf.as_any()));
+                            }
                             this.core.leave_meeting(&this.job, number, true);
                         }
                         Self::perform(py, &this.core, wanted);

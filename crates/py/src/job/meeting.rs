@@ -68,7 +68,7 @@ impl JobCore {
             let message = format!("sync() of job {} is for the thread that runs it", this.job.id);
             return Err(PyRuntimeError::new_err(message));
         }
-        if this.job.traits.steps {
+        if this.job.steps() {
             return Err(PyRuntimeError::new_err("a stepwise job meets its owner by `yield manyhands.SYNC(value)`"));
         }
         let limit = attach::timeout("timeout", timeout)?;

@@ -336,6 +336,11 @@ impl JobCore {
         self.core.others_wait(&self.job)
     }
 
+    /// What is left of it are steps, as of a job that was enqueued as a stepwise one.
+    fn _go_on_by_steps(&self) {
+        self.core.go_on_by_steps(&self.job);
+    }
+
     /// What this stepwise job does when its step has returned.
     fn _park(&self) {
         self.late(|late| late.parking = Some(Parking::LetGo));
