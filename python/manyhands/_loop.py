@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import sys
-import threading
 import warnings
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from manyhands import _core, _guards, _monitor
+from manyhands import _core, _guards, _monitor, _sight
 from manyhands._events import KEEP, ErrorReport, Events
+from manyhands._signal_watch import SignalWatch
 from manyhands._stats import LoopStats
-from manyhands.errors import LoopClosed, LoopStopped, WouldDeadlock
+from manyhands.errors import LoopClosed, WouldDeadlock
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,12 +24,9 @@ if TYPE_CHECKING:
     from manyhands._pool import ThreadPool
     from manyhands.testing import MockClock
 
-__all__ = ["EventLoop", "SignalWatch"]
+__all__ = ["EventLoop"]
 
 logger = logging.getLogger("manyhands.loop")
-
-_SHOWN = 20
-"""How many timers `dump()` lists."""
 
 OnError = Callable[[ErrorReport], object]
 
@@ -60,7 +54,8 @@ class EventLoop(_core.LoopCore):
             timer. None logs one record with the traceback on the logger `manyhands.loop`.
         slow_handler: Seconds; a handler that runs for longer is logged with its stack while it still runs.
         handover: Seconds; when the thread that waits for events has been in a handler for longer, another joined thread
-            takes over the waiting. With an idle thread joined, a watch is served within `handover` + 1 ms.
+            takes over the waiting. With an idle thread joined, a watch is served within `handover` + 1 ms. With the GIL a
+            job in place is waited for like a handler, for a millisecond at the least.
 
     Raises:
         ValueError: a value that makes no sense, named with what was expected.
@@ -99,6 +94,7 @@ class EventLoop(_core.LoopCore):
         self._ends: dict[int, Callable[[], object]] = {}
         self._root: _core.Group | None = None  # holds the tasks of a program while the loop can be joined
         self._strays: list[_core.Group] = []  # groups whose host has ended without leaving them
+        self._waited: dict[int, Any] = {}  # by descriptor: whose readiness tasks wait for
         self.slow_handler = float(slow_handler)
         _guards.open_signal_pair()  # before the loop has descriptors: when there are none left, nothing stays open
         self._open(name, poller, clock, not _guards.gil_enabled(), handover)
@@ -314,38 +310,7 @@ class EventLoop(_core.LoopCore):
 
     def dump(self) -> str:
         """Show threads with what they run, watches, strands, timers and its pool, as text for a log or a bug report."""
-        stats = self.stats()
-        state = "closed" if self.closed else "stopped" if self.stopped else "open"
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        lines = [
-            (
-                f"loop {self.name!r}: {state}, poller {self._poller}, {stats.joined} joined, {stats.ready} ready, "
-                f"{stats.watches} watches, {stats.timers} timers, {stats.handled} handled, {stats.errors} errors"
-            )
-        ]
-        for seat in self._seats():
-            name = names.get(seat.thread, str(seat.thread))
-            if seat.running is None:
-                lines.append(f"  thread {name!r}: waits ({seat.handled} handled)")
-                continue
-            watch = self._watch_by_token(seat.watch)
-            what = "a callback" if watch is None else f"the handler of watch {watch.name!r}"
-            lines.append(f"  thread {name!r}: runs {what}, {_place(seat.thread)}, for {seat.running:.3f} s")
-        for watch in sorted(self._watches(), key=lambda watch: watch.fd):
-            paused = " paused" if watch.paused else ""
-            lines.append(f"  watch {watch.name!r}: fd {watch.fd} {watch.events!r}{paused}")
-        for strand, phase, items, running in self._strands():
-            inside = " running" if running else ""
-            lines.append(f"  strand {strand!r}: {phase}{inside}, {items} pending")
-        timers = self._timers()
-        for due, interval, callback in timers[:_SHOWN]:
-            every = "" if interval is None else f", every {interval:g} s"
-            lines.append(f"  timer: in {due:.3f} s{every}: {getattr(callback, '__qualname__', callback)!r}")
-        if len(timers) > _SHOWN:
-            lines.append(f"  and {len(timers) - _SHOWN} timers more")
-        if self._pool is not None:
-            lines.append(self._pool.dump())
-        return "\n".join(lines)
+        return _sight.dump(self)
 
     # Failures.
 
@@ -386,53 +351,3 @@ def _log(report: ErrorReport) -> None:
     what = f"handler of watch {report.watch.name!r}" if report.watch is not None else report.source
     cost = {"watch": "; the watch was removed", "timer": "; the timer was ended"}.get(report.source, "")
     logger.error("loop %r: %s raised (%r)%s", report.loop.name, what, report.handler, cost, exc_info=report.error)
-
-
-def _place(thread: int) -> str:
-    """Say where a thread's callback is: the frame that the loop called, whatever that has called."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
-    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not EventLoop._serve.__code__:  # noqa: SLF001
-        frame = frame.f_back
-    if frame is None:
-        return "?"
-    code = frame.f_code
-    return f"{getattr(code, 'co_qualname', code.co_name)} at {code.co_filename}:{frame.f_lineno}"
-
-
-class SignalWatch:
-    """A signal's callback on a loop. Made by `EventLoop.on_signal`.
-
-    Attributes:
-        signum: The signal's number.
-        removed: Whether `remove()` was called.
-    """
-
-    signum: int
-    removed: bool
-
-    def __init__(self, loop: EventLoop, signum: int, callback: Callable[[int], object]) -> None:
-        self.signum = signum
-        self.removed = False
-        self._loop = loop
-        self._callback = callback
-        self._previous = signal.signal(signum, self._handle)
-        loop._signal_watches[id(self)] = self  # noqa: SLF001 - the loop removes what is left when it is closed
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
-        try:
-            self._loop._post_signal(self._callback, signum)  # noqa: SLF001
-        except (LoopClosed, LoopStopped):
-            logger.warning("loop %r: signal %d came after the loop had ended", self._loop.name, signum)
-
-    def remove(self) -> None:
-        """Put the handler back that was there before. Idempotent.
-
-        Raises:
-            ValueError: called on another than the main thread.
-        """
-        if self.removed:
-            return
-        if signal.getsignal(self.signum) == self._handle:
-            signal.signal(self.signum, signal.SIG_DFL if self._previous is None else self._previous)
-        self.removed = True
-        self._loop._signal_watches.pop(id(self), None)  # noqa: SLF001

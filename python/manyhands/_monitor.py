@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from manyhands import _core, _guards
+from manyhands._sight import what_runs
 from manyhands.errors import ManyhandsError
 
 if TYPE_CHECKING:
@@ -152,13 +153,11 @@ def _report(loop: EventLoop, seat: _core.Seat) -> None:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frame = sys._current_frames().get(seat.thread)
     stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
-    watch = loop._watch_by_token(seat.watch)
-    what = "a callback" if watch is None else f"of watch {watch.name!r}"
     logger.warning(
-        "loop %r: a handler (%s) has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads "
-        "go on. Do blocking work on a thread of its own. It is at:\n%s",
+        "loop %r: %s has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads go on. "
+        "Do blocking work on a thread of its own. It is at:\n%s",
         loop.name,
-        what,
+        what_runs(loop, seat),
         seat.running or 0.0,
         names.get(seat.thread, str(seat.thread)),
         loop.slow_handler,

@@ -9,15 +9,14 @@ Nothing here takes a lock: `dict` operations are one step each, and an operation
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
-import stat
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from manyhands import _core, _socket_operations
+from manyhands._arguments import MAX_BYTES, byte_count, check_buffer, file_number, file_place, socket_number
 from manyhands._default_pool import default_pool
 from manyhands._file_ring import RingFiles
 from manyhands._file_threads import ThreadFiles
@@ -37,19 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Proactor"]
 
-T = TypeVar("T")
-
 logger = logging.getLogger("manyhands.loop")
 
 FILES_VARIABLE = "MANYHANDS_FILES"
 """Says in the environment what `files=` says, where that says nothing."""
 
 BACKENDS = ("io_uring", "threads")
-
-MAX_BYTES = 2**31 - 1
-"""What the kernel can say that an operation has moved."""
-
-MAX_OFFSET = 2**63 - 1
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a close waits for what the kernel, or a thread, is doing at that moment."""
@@ -174,7 +166,7 @@ class Proactor:
         self, sock: socket.socket, max_bytes: int, handler: Handler | None = None, *, strand: _core.Strand | None = None
     ) -> Operation[bytes]:
         """Receive what there is, at least one byte and at most `max_bytes`; b"" at the end of the stream. See `accept`."""
-        act = _socket_operations.receive(_count("max_bytes", max_bytes, MAX_BYTES, 1))
+        act = _socket_operations.receive(byte_count("max_bytes", max_bytes, MAX_BYTES, 1))
         return self._start_socket("receive", sock, handler, strand, READ, act)
 
     def receive_into(
@@ -184,7 +176,7 @@ class Proactor:
 
         The buffer cannot change its size until the operation has completed, and is free when the handler is called.
         """
-        if not _check_buffer("buffer", buffer, writable=True):
+        if not check_buffer("buffer", buffer, writable=True):
             raise ValueError(f"buffer must have room for at least one byte, and got {buffer!r:.80}")
         return self._start_socket("receive_into", sock, handler, strand, READ, _socket_operations.receive_into(buffer))
 
@@ -192,7 +184,7 @@ class Proactor:
         self, sock: socket.socket, count: int, handler: Handler | None = None, *, strand: _core.Strand | None = None
     ) -> Operation[bytes]:
         """Receive so many bytes. At the end of the stream the error is IncompleteRead with what came. See `accept`."""
-        act = _socket_operations.receive_exactly(_count("count", count, MAX_BYTES, 1))
+        act = _socket_operations.receive_exactly(byte_count("count", count, MAX_BYTES, 1))
         return self._start_socket("receive_exactly", sock, handler, strand, READ, act)
 
     def send(
@@ -202,14 +194,14 @@ class Proactor:
 
         The buffer cannot change its size until the operation has completed.
         """
-        _check_buffer("data", data, writable=False)
+        check_buffer("data", data, writable=False)
         return self._start_socket("send", sock, handler, strand, WRITE, _socket_operations.send(data))
 
     def send_all(
         self, sock: socket.socket, data: Buffer, handler: Handler | None = None, *, strand: _core.Strand | None = None
     ) -> Operation[None]:
         """Send all of a buffer. If it fails or is cancelled half-way, `transferred` says how much is out. See `send`."""
-        _check_buffer("data", data, writable=False)
+        check_buffer("data", data, writable=False)
         return self._start_socket("send_all", sock, handler, strand, WRITE, _socket_operations.send_all(data))
 
     def _start_socket(
@@ -225,13 +217,7 @@ class Proactor:
         self._loop._check_open()
         if self._closed:
             raise ClosedResourceError(f"the Proactor of loop {self._loop.name!r}")
-        if not isinstance(sock, socket.socket):
-            raise TypeError(f"sock must be a socket, and got {sock!r}")
-        fd = sock.fileno()
-        if fd < 0:
-            raise ValueError(f"the socket is closed: {sock!r}")
-        if sock.getblocking():
-            raise ValueError("the socket must not block: call sock.setblocking(False) first")
+        fd = socket_number(sock)
         own = self._strand(fd)
         operation: Operation[Any] = Operation(kind, sock, fd, self._loop, strand or own, handler, self._sockets.abort)
         self._sockets.start(operation, sock, own, direction, act, connect)
@@ -272,9 +258,8 @@ class Proactor:
 
         Blocks: never for long: what the kernel has in memory is copied in the call.
         """
-        return self._start(
-            "read", file, handler, strand, self._files.read, _count("size", size, MAX_BYTES), _place(offset)
-        )
+        size = byte_count("size", size, MAX_BYTES)
+        return self._start("read", file, handler, strand, self._files.read, size, file_place(offset))
 
     def read_into(
         self,
@@ -293,8 +278,8 @@ class Proactor:
         Raises:
             TypeError, BufferError: not a buffer, or one that cannot be written to.
         """
-        _check_buffer("buffer", buffer, writable=True)
-        return self._start("read_into", file, handler, strand, self._files.read_into, buffer, _place(offset))
+        check_buffer("buffer", buffer, writable=True)
+        return self._start("read_into", file, handler, strand, self._files.read_into, buffer, file_place(offset))
 
     def write(
         self,
@@ -320,8 +305,8 @@ class Proactor:
         Raises:
             TypeError, BufferError: not a buffer.
         """
-        _check_buffer("data", data, writable=False)
-        return self._start("write", file, handler, strand, self._files.write, data, _place(offset))
+        check_buffer("data", data, writable=False)
+        return self._start("write", file, handler, strand, self._files.write, data, file_place(offset))
 
     def fsync(
         self, file: FileDescriptorLike, handler: Handler | None = None, *, strand: _core.Strand | None = None
@@ -407,53 +392,9 @@ class Proactor:
     ) -> Operation[Any]:
         if self._closed:
             raise ClosedResourceError(f"the Proactor of loop {self._loop.name!r}")
-        fd = _file_number(file)
+        fd = file_number(file)
         operation: Operation[Any] = Operation(
             kind, file, fd, self._loop, strand or self._strand(fd), handler, self._files.abort
         )
         begin(operation, *args)
         return operation
-
-
-def _file_number(file: FileDescriptorLike) -> int:
-    """The descriptor of a file that is open and has places."""
-    if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-        raise TypeError(f"file must be a descriptor number or an object with fileno(), and got {file!r}")
-    fd = file if isinstance(file, int) else file.fileno()
-    if isinstance(file, int) and not 0 <= fd < 2**31:
-        raise ValueError(f"file must be a descriptor number, 0 or more and below 2**31, and got {fd}")
-    try:
-        mode = os.fstat(fd).st_mode
-    except OSError as error:
-        raise OSError(error.errno, f"{file!r} is not open: read and write it before it is closed") from None
-    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return fd
-    if stat.S_ISDIR(mode):
-        raise OSError(errno.EISDIR, f"{file!r} is a directory: read and write are for files")
-    raise OSError(
-        errno.ESPIPE, f"{file!r} is no regular file and has no places: read and write are for files that have"
-    )
-
-
-def _count(name: str, value: int, at_most: int, at_least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, and got {value!r}")
-    if not at_least <= value <= at_most:
-        raise ValueError(f"{name} must be a number of bytes, from {at_least} to {at_most}, and got {value}")
-    return value
-
-
-def _place(offset: int) -> int:
-    return _count("offset", offset, MAX_OFFSET)
-
-
-def _check_buffer(name: str, buffer: Buffer, *, writable: bool) -> int:
-    """How many bytes it has."""
-    with memoryview(buffer) as view:
-        if writable and view.readonly:
-            raise BufferError(f"{name} must be a buffer that can be written to, and got {buffer!r:.80}")
-        if not view.c_contiguous:
-            raise BufferError(f"{name} must be contiguous, and got {buffer!r:.80}")
-        if view.nbytes > MAX_BYTES:
-            raise ValueError(f"{name} must have at most {MAX_BYTES} bytes, and has {view.nbytes}")
-        return view.nbytes

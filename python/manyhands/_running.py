@@ -15,7 +15,16 @@ from manyhands.errors import JobAborted, JobStopped, LoopClosed, StrandClosed
 if TYPE_CHECKING:
     from manyhands._core import Watch
 
-__all__ = ["aborted", "break_blocking_calls", "call_on_done", "end", "step", "visit", "visit_when_writable"]
+__all__ = [
+    "aborted",
+    "break_blocking_calls",
+    "call_on_done",
+    "end",
+    "go_on_by_steps",
+    "step",
+    "visit",
+    "visit_when_writable",
+]
 
 logger = logging.getLogger("manyhands.pool")
 
@@ -119,6 +128,22 @@ def step(job: Job[Any]) -> object:
         del job, generator
 
 
+def go_on_by_steps(job: Job[Any], generator: Generator[object, JobStatus, object]) -> object:
+    """Run the rest of a job's function, which is this generator: as a stepwise job from the moment at which it has to wait.
+
+    The last thing that the function does, whose value is this one's. One that never has to wait costs no more than a loop.
+    """
+    try:
+        wish = next(generator)
+        while not _parks(job, wish):
+            wish = generator.send(_word(job))
+    except StopIteration as stop:
+        return stop.value
+    job.__dict__["generator"] = generator
+    job._go_on_by_steps()
+    return _Parked.PARKED
+
+
 def _generator(job: Job[Any]) -> Generator[object, JobStatus, object]:
     work = job._take_work()
     assert work is not None
@@ -175,7 +200,12 @@ def visit_when_writable(job: Job[Any], number: int, value: object) -> None:
         duplicate.remove()
         context.run(visit, job, number, value)
 
-    duplicate = os.dup(watch.fd)
+    try:
+        duplicate = os.dup(watch.fd)
+    except OSError:
+        if watch.removed:
+            return  # a stepwise job was stopped meanwhile, has ended on another thread, and its owner too
+        raise
     try:
         made = job._event_loop.add(duplicate, Events.WRITE, writable, strand=watch.strand, close=True)
     except (StrandClosed, LoopClosed):

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
 
-from manyhands._streams._turn import Turn
-from manyhands._tasks._sleep import checkpoint_if_cancelled
+from manyhands import _core
+from manyhands._tasks._sleep import checkpoint, checkpoint_if_cancelled
 from manyhands.errors import BusyResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
     from typing import Self
 
-__all__ = ["Buffered"]
+__all__ = ["Buffered", "ByteStream"]
 
 MAX_BYTES = 65536
 """What a reader gets at most if it does not say: `SocketStream`'s number."""
+
+
+class ByteStream(Protocol):
+    """What TLS can be put on: `SocketStream`, `TLSStream`, or anything with these methods and their meaning."""
+
+    def receive(self, max_bytes: int = ..., /) -> Awaitable[bytes]:
+        """Wait for some bytes; raises EndOfStream."""
+
+    def send(self, data: bytes, /) -> Awaitable[None]:
+        """Send all of it."""
+
+    def aclose(self) -> Awaitable[None]:
+        """Close it."""
 
 
 class Buffered:
@@ -26,7 +40,7 @@ class Buffered:
     """
 
     def __init__(self) -> None:
-        self._reader = Turn()
+        self._reader = threading.Lock()  # never waited for
         self._left = b""  # read, and not yet asked for; the reader's
 
     async def _receive_some(self, max_bytes: int) -> bytes:
@@ -39,13 +53,13 @@ class Buffered:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        if not self._reader.take():
+        if not self._reader.acquire(blocking=False):
             raise BusyResourceError("receiving from")
         try:
             self._check_open()
             yield
         finally:
-            self._reader.give_back()
+            self._reader.release()
 
     async def receive(self, max_bytes: int = MAX_BYTES) -> bytes:
         """Read what there is, at least one byte and at most `max_bytes`.
@@ -56,12 +70,19 @@ class Buffered:
             BrokenResourceError: the connection was lost. ClosedResourceError: it was closed here.
         """
         _check("max_bytes", max_bytes)
-        with self._reading():
-            await checkpoint_if_cancelled()
+        # Not by `_reading`: every message comes along here.
+        if not self._reader.acquire(blocking=False):
+            raise BusyResourceError("receiving from")
+        try:
+            self._check_open()
+            if _core.told_to_stop():
+                await checkpoint()
             if self._left:
                 data, self._left = self._left[:max_bytes], self._left[max_bytes:]
                 return data
             return await self._receive_some(max_bytes)
+        finally:
+            self._reader.release()
 
     async def receive_exactly(self, count: int) -> bytes:
         """Read exactly so many bytes.

@@ -7,13 +7,13 @@ import errno
 import logging
 import os
 import socket
-import stat
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from manyhands import _core
+from manyhands import _core, _unix_socket
+from manyhands._accept import PASSING, SHORTAGE
 from manyhands._streams._stream import SocketStream
 from manyhands._tasks._group import create_task_group
 from manyhands._tasks._scope import current_loop
@@ -32,26 +32,8 @@ logger = logging.getLogger("manyhands.loop")
 BACKLOG = 4096
 """Connections that the kernel keeps until they are taken; it cuts it to its own limit. asyncio's is 100."""
 
-FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""There is no room for another connection: waiting helps, trying again at once does not."""
-
-PASSING = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EPERM,
-        errno.EPROTO,
-        errno.ENETDOWN,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-        errno.ETIMEDOUT,
-        errno.ECONNRESET,
-    }
-)
-"""This one connection is lost, and the next is not: accept(2)."""
+LOST = PASSING | {errno.ECONNRESET}
+"""This one connection is lost, and the next is not."""
 
 PAUSE = 0.1
 """Seconds until a listener without descriptors tries again; trio's choice."""
@@ -125,9 +107,9 @@ class Listener(_core.StreamCore):
             try:
                 return self._stream(await super().accept())
             except OSError as error:
-                if error.errno in PASSING:
+                if error.errno in LOST:
                     continue
-                if error.errno not in FULL:
+                if error.errno not in SHORTAGE:
                     raise
                 self._shed(error)
                 await sleep(PAUSE)
@@ -183,10 +165,8 @@ class Listener(_core.StreamCore):
         first = super().close()
         if first:
             self._give_spare()
-            if self._file is not None and not self.inherited:
-                with contextlib.suppress(OSError):
-                    if _file_of(self.address) == self._file:  # and not of somebody who listens there now
-                        os.unlink(self.address)
+            if not self.inherited:
+                _unix_socket.remove(self.address, self._file)
         return first
 
     async def aclose(self) -> None:
@@ -279,17 +259,12 @@ async def create_unix_listener(
     name = os.fsdecode(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        _remove_stale(name)
-        listening.bind(name)
-        file = _file_of(name)
+        file = _unix_socket.bind(listening, name, mode)
         try:
-            if mode is not None:
-                os.chmod(name, mode)
             listening.listen(backlog)
             listener = Listener(current_loop(), listening.fileno(), tcp=False, address=name, file=file)
         except BaseException:
-            if file is not None:
-                os.unlink(name)
+            _unix_socket.remove(name, file)
             raise
     except BaseException:
         listening.close()
@@ -298,33 +273,12 @@ async def create_unix_listener(
     return listener
 
 
-def _remove_stale(name: str) -> None:
-    if name.startswith("\0"):
-        return
-    try:
-        if not stat.S_ISSOCK(os.stat(name).st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
-        # Whatever else it answers, it is not left behind, and bind() says so.
-        if asking.connect_ex(name) == errno.ECONNREFUSED:
-            os.unlink(name)
-
-
 def _name_of(fd: int) -> Any:
     listening = socket.socket(fileno=fd)
     try:
         return listening.getsockname()
     finally:
         listening.detach()
-
-
-def _file_of(name: str) -> tuple[int, int] | None:
-    if name.startswith("\0"):
-        return None
-    status = os.stat(name)
-    return status.st_dev, status.st_ino
 
 
 def _check_backlog(backlog: Any) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from typing import TYPE_CHECKING, Any
 
-from manyhands._streams._buffered import Buffered
+from manyhands import _core
+from manyhands._streams._buffered import Buffered, ByteStream
+from manyhands._streams._tls_context import context_for
 from manyhands._streams._tls_engine import CHUNK, Engine
 from manyhands._streams._turn import Turn
 from manyhands._tasks._scope import move_on_after
@@ -25,7 +28,6 @@ from manyhands.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from typing import Self
 
 __all__ = ["HANDSHAKE_TIMEOUT", "ByteStream", "TLSStream"]
@@ -35,29 +37,6 @@ CLOSE_TIMEOUT = 1.0
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds. asyncio has 60: a peer that says nothing costs a place among the handshakes for as long."""
-
-
-class ByteStream(Protocol):
-    """What TLS can be put on: `SocketStream`, `TLSStream`, or anything with these methods and their meaning."""
-
-    def receive(self, max_bytes: int = ..., /) -> Awaitable[bytes]:
-        """Wait for some bytes; raises EndOfStream."""
-
-    def send(self, data: bytes, /) -> Awaitable[None]:
-        """Send all of it."""
-
-    def aclose(self) -> Awaitable[None]:
-        """Close it."""
-
-
-_client_contexts: list[ssl.SSLContext] = []
-
-
-def _client_context() -> ssl.SSLContext:
-    """The context of `tls=True`: the system's authorities, names checked. Made once: reading them takes milliseconds."""
-    if not _client_contexts:
-        _client_contexts.append(ssl.create_default_context())
-    return _client_contexts[0]
 
 
 class TLSStream(Buffered):
@@ -83,7 +62,7 @@ class TLSStream(Buffered):
         self._engine = engine
         self._hearing = Turn()
         self._telling = Turn()
-        self._writer = Turn()
+        self._writer = threading.Lock()  # never waited for
         self._closed = False
         self._refused = ""  # why nothing more can be sent, if it is not closed
         self._ended = False
@@ -121,7 +100,7 @@ class TLSStream(Buffered):
             if server_side is None:
                 server_side = hostname is None
             engine = Engine(
-                _context(ssl_context, hostname, server_side=server_side),
+                context_for(ssl_context, hostname, server_side=server_side),
                 server_side=server_side,
                 hostname=hostname,
                 truncation_is_the_end=not standard_compatible,
@@ -192,19 +171,31 @@ class TLSStream(Buffered):
             raise ClosedResourceError("the TLS stream")
 
     async def _receive_some(self, max_bytes: int) -> bytes:
+        engine = self._engine
         while True:
             self._check_open()
-            seen = self._engine.fed
+            seen = engine.fed
+            if not engine.dry:
+                try:
+                    data = engine.read(max_bytes)
+                except BrokenResourceError:
+                    await self._say_why()
+                    raise
+                if data is not None:
+                    return data
+            if engine.owes:
+                # New keys, for instance: they are answered. A writer that is sending does it.
+                await self._tell(wait=False)
+            if not self._hearing.take():
+                await self._hear(seen)
+                continue
             try:
-                data = self._engine.read(max_bytes)
-            except BrokenResourceError:
-                await self._say_why()
-                raise
-            if data is not None:
-                return data
-            # New keys, for instance: they are answered. A writer that is sending does it.
-            await self._tell(wait=False)
-            await self._hear(seen)
+                if engine.fed == seen:
+                    engine.feed(await self.transport.receive(CHUNK))
+            except EndOfStream:
+                engine.hang_up()
+            finally:
+                self._hearing.give_back()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and write all of a buffer; waits while the peer does not read.
@@ -215,42 +206,88 @@ class TLSStream(Buffered):
             ClosedResourceError: it was closed here, or `send_eof()` was called.
             Cancelled: the task is to stop; if a part was encrypted, every later send is refused.
         """
-        with memoryview(data) as view, view.cast("B") as plaintext, self._writing():
-            if not plaintext:
-                await checkpoint()
+        self._begin_writing()
+        try:
+            if type(data) is bytes and 0 < len(data) <= CHUNK:
+                if _core.told_to_stop():
+                    await checkpoint()
+                try:
+                    sent = await self._send_some(data)
+                    if sent == len(data):
+                        return
+                    await self._send_all(memoryview(data)[sent:])
+                except BaseException as error:
+                    self._cut(error)
+                    raise
                 return
-            await checkpoint_if_cancelled()
-            done = 0
-            try:
-                while done < len(plaintext):
-                    done += await self._send_some(plaintext[done : done + CHUNK])
-            except BaseException as error:
-                lost = isinstance(error, BrokenResourceError)
-                self._refused = str(error) if lost else "an earlier send was cancelled half-way"
-                raise
+            with memoryview(data) as view, view.cast("B") as plaintext:
+                if not plaintext:
+                    await checkpoint()
+                    return
+                await checkpoint_if_cancelled()
+                try:
+                    await self._send_all(plaintext)
+                except BaseException as error:
+                    self._cut(error)
+                    raise
+        finally:
+            self._writer.release()
 
-    async def _send_some(self, plaintext: memoryview) -> int:
+    async def _send_all(self, plaintext: memoryview) -> None:
+        done = 0
+        while done < len(plaintext):
+            with plaintext[done : done + CHUNK] as chunk:
+                done += await self._send_some(chunk)
+
+    def _cut(self, error: BaseException) -> None:
+        """A send has ended before its end: no other can follow."""
+        lost = isinstance(error, BrokenResourceError)
+        self._refused = str(error) if lost else "an earlier send was cancelled half-way"
+
+    async def _send_some(self, plaintext: bytes | memoryview) -> int:
+        engine = self._engine
         while True:
-            seen = self._engine.fed
-            count = self._engine.write(plaintext)
-            await self._tell()
+            seen = engine.fed
+            if self._telling.take():
+                try:
+                    count, ciphertext = engine.seal(plaintext)
+                    if ciphertext:
+                        await self.transport.send(ciphertext)
+                    engine.sent()
+                finally:
+                    self._telling.give_back()
+            else:
+                count = engine.write(plaintext)
+            if engine.unsent:
+                await self._tell()
             if count is not None:
                 return count
             await self._hear(seen)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Any:
-        if not self._writer.take():
+    def _begin_writing(self) -> None:
+        """Be the one writer, who gives `_writer` back."""
+        if not self._writer.acquire(blocking=False):
             raise BusyResourceError("sending to")
         try:
-            self._check_open()
-            if self._ended:
-                raise ClosedResourceError("the sending side")
-            if self._refused:
-                raise BrokenResourceError(self._refused)
+            self._check_sending()
+        except BaseException:
+            self._writer.release()
+            raise
+
+    def _check_sending(self) -> None:
+        self._check_open()
+        if self._ended:
+            raise ClosedResourceError("the sending side")
+        if self._refused:
+            raise BrokenResourceError(self._refused)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Any:
+        self._begin_writing()
+        try:
             yield
         finally:
-            self._writer.give_back()
+            self._writer.release()
 
     async def send_eof(self) -> None:
         """Tell the peer that no more comes; it may go on sending.
@@ -305,11 +342,11 @@ class TLSStream(Buffered):
             return
         self._closed = True
         try:
-            if not self._refused and self._writer.take():
+            if not self._refused and self._writer.acquire(blocking=False):
                 try:
                     await self._end()
                 finally:
-                    self._writer.give_back()
+                    self._writer.release()
         except ManyhandsError:
             pass  # the peer has gone, or makes no sense: there is nobody to tell
         finally:
@@ -353,19 +390,3 @@ class TLSStream(Buffered):
     def __repr__(self) -> str:
         state = "closed" if self._closed else self.ssl_object.version() or "handshake"
         return f"<manyhands.TLSStream {state} on {self.transport!r}>"
-
-
-def _context(context: ssl.SSLContext | None, hostname: str | None, *, server_side: bool) -> ssl.SSLContext:
-    """The context to use; refuses what could not work or would not be safe."""
-    if server_side and hostname is not None:
-        raise ValueError(f"hostname is what a client expects, and this is the server's side: got {hostname!r}")
-    if context is None:
-        if server_side:
-            raise ValueError(
-                "a server needs an ssl_context with its certificate: make one by "
-                "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain(); a client gives its hostname"
-            )
-        context = _client_context()
-    if not server_side and hostname is None and context.check_hostname:
-        raise ValueError("hostname must be given: the context checks the peer's name (check_hostname)")
-    return context

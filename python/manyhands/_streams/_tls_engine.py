@@ -46,6 +46,10 @@ class Engine:
         self._taken = b""  # ciphertext that is being sent
         self._hung_up = False
         self._notified = False
+        self.dry = False
+        """Whether all that came was read: `read` gives None before more comes."""
+        self.owes = False
+        """Whether what was read is to be answered: new keys, for instance. As it was at the last `read`."""
 
     @property
     def unsent(self) -> bool:
@@ -67,12 +71,15 @@ class Engine:
         """Take what the peer has sent."""
         with self._using:
             self._incoming.write(ciphertext)
+            self.dry = False
             self.fed += 1
 
     def hang_up(self) -> None:
         """The peer sends no more; that is right only after its close_notify."""
-        self._hung_up = True
-        self.fed += 1
+        with self._using:
+            self._hung_up = True
+            self.dry = False
+            self.fed += 1
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; False if the peer has to be heard."""
@@ -96,30 +103,49 @@ class Engine:
         """
         with self._using:
             if self._held:
-                data, self._held = self._held[:max_bytes], self._held[max_bytes:]
-                return data
-            pieces: list[bytes] = []
-            wanted = max_bytes
-            while wanted > 0:
-                try:
-                    piece = self.object.read(min(wanted, RECORD))
-                except ssl.SSLWantReadError:
-                    piece = None
-                except ssl.SSLZeroReturnError:
-                    piece = b""
-                except ssl.SSLError as error:
-                    if not pieces:
-                        raise BrokenResourceError(f"the TLS connection was lost: {_explained(error)}") from error
-                    break  # it says so again
-                if not piece:
-                    if pieces:
-                        break
-                    if piece is None and not self._hung_up:
-                        return None
-                    raise self._end(notified=piece is not None)
-                pieces.append(piece)
-                wanted -= len(piece)
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                held, self._held = self._held[:max_bytes], self._held[max_bytes:]
+                return held
+            if self.dry:
+                return None
+            data = self._read(max_bytes)
+            self.owes = self._outgoing.pending > 0
+            return data
+
+    def _read(self, max_bytes: int) -> bytes | None:
+        """As `read`, under the lock. OpenSSL says by an exception that there is no more, so it is asked as rarely as can be."""
+        pieces: list[bytes] = []
+        wanted = max_bytes
+        while True:
+            try:
+                piece = self._piece(min(wanted, RECORD))
+            except ssl.SSLError as error:
+                if not pieces:
+                    raise BrokenResourceError(f"the TLS connection was lost: {_explained(error)}") from error
+                break  # it says so again
+            if not piece:
+                if pieces:
+                    break
+                if piece is None and not self._hung_up:
+                    self.dry = True
+                    return None
+                raise self._end(notified=piece is not None)
+            pieces.append(piece)
+            wanted -= len(piece)
+            if wanted <= 0:
+                break
+            if not self._incoming.pending and not self.object.pending():
+                self.dry = not self._hung_up
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _piece(self, size: int) -> bytes | None:
+        """What is in one record; nothing behind the peer's end, None if it has not come yet."""
+        try:
+            return self.object.read(size)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
 
     def _end(self, *, notified: bool) -> Exception:
         if notified or self._truncation_is_the_end:
@@ -128,7 +154,12 @@ class Engine:
         error.__cause__ = ssl.SSLEOFError(ssl.SSLErrorNumber.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
         return error
 
-    def write(self, plaintext: memoryview) -> int | None:
+    def seal(self, plaintext: bytes | memoryview) -> tuple[int | None, bytes]:
+        """As `write` and `ciphertext`, in one go."""
+        count = self.write(plaintext)
+        return count, self.ciphertext()
+
+    def write(self, plaintext: bytes | memoryview) -> int | None:
         """Encrypt; how many bytes of it, or None if the peer has to be heard before."""
         with self._using:
             try:

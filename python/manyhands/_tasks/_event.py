@@ -14,9 +14,15 @@ __all__ = ["Event"]
 class Event:
     """Something that happens once; tasks wait for it.
 
-    Threads: `set` from any thread, also in finalizers. It takes no lock: a waiter puts itself in before it looks at the
-    flag again, and `set` raises the flag before it takes the waiters out, so one of the two sees the other.
+    Threads: `set` from any thread, also in finalizers.
     """
+
+    # Nothing here takes a lock of its own: a waiter puts itself in before it looks at the flag again, and `set` raises the flag
+    # before it takes the waiters out, so one of the two sees the other. On a machine that lets a load overtake a store this
+    # needs an order between the two, and the deque gives it: without the GIL its methods are critical sections on it, also
+    # `popleft` of an empty one. If the `append` comes first, `popleft` finds the waiter. If the `popleft` comes first, what
+    # was stored before it is seen after the `append`.
+    # Source: deque_append and deque_popleft in CPython's Modules/_collectionsmodule.c, 3.13 and later.
 
     __slots__ = ("_flag", "_waits")
 

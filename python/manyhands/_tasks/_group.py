@@ -118,19 +118,6 @@ class TaskGroup(_core.Group):
         self._errors.append(error)
         self.cancel_scope.cancel()
 
-    def start_soon(
-        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: str | None = None
-    ) -> None:
-        """Start `function(*args)` as a task.
-
-        Raises:
-            TypeError: the function gives no coroutine.
-            RuntimeError: the group has ended.
-
-        Threads: any.
-        """
-        self.add(function(*args), name)
-
     def create_task(
         self,
         task: Coroutine[Any, Any, T] | Callable[..., Coroutine[Any, Any, T]],

@@ -18,8 +18,19 @@ from manyhands.errors import ClosedResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from types import TracebackType
-    from typing import Self
+    from typing import Protocol, Self
+
+    class _CompiledEnd(Protocol):
+        """What both compiled ends have."""
+
+        def __init__(self, channel: _core.Channel) -> None: ...
+        def close(self) -> None: ...
+        @property
+        def _closed(self) -> bool: ...
+        @property
+        def _channel(self) -> _core.Channel: ...
+
+    _E = TypeVar("_E", bound=_CompiledEnd)
 
 __all__ = [
     "MemoryObjectReceiveStream",
@@ -52,12 +63,55 @@ class MemoryObjectStreamStatistics:
     tasks_waiting_receive: int
 
 
-def _statistics(channel: _core.Channel) -> MemoryObjectStreamStatistics:
-    used, *others = channel.counts()
-    return MemoryObjectStreamStatistics(used, math.inf if channel.room is None else channel.room, *others)
+class _End:
+    """What both ends do: a mixin before the compiled end, whose attributes it takes for granted."""
+
+    __slots__ = ()
+
+    def clone(self: _E) -> _E:  # noqa: PYI019 - Self would be the mixin, which makes nothing
+        """Another holder of this end: the end is closed when all of them are.
+
+        Raises:
+            ClosedResourceError: this one is closed.
+        """
+        if self._closed:
+            raise ClosedResourceError("clone one that is open")
+        return type(self)(self._channel)
+
+    async def aclose(self: _CompiledEnd) -> None:
+        """`close()`, and a checkpoint."""
+        self.close()
+        await checkpoint()
+
+    def statistics(self: _CompiledEnd) -> MemoryObjectStreamStatistics:
+        """Say how much is in the stream and who waits."""
+        used, *others = self._channel.counts()
+        room = math.inf if self._channel.room is None else self._channel.room
+        return MemoryObjectStreamStatistics(used, room, *others)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self: _CompiledEnd, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self: _CompiledEnd, *exc: object) -> None:
+        self.close()
+
+    def __del__(self: _CompiledEnd) -> None:
+        if not self._closed:
+            # Else the other side would wait for ever.
+            self.close()
+            name = type(self).__name__
+            warnings.warn(
+                f"a {name} was not closed: use `with`, or close()", ResourceWarning, source=self, stacklevel=1
+            )
 
 
-class MemoryObjectSendStream(_core.SendEnd, Generic[T]):
+class MemoryObjectSendStream(_End, _core.SendEnd, Generic[T]):
     """The sending end of a memory object stream. Made by `create_memory_object_stream`, and by `clone`.
 
     `await send(item)` waits until somebody receives the item or there is room for it. Closed by `close()`, `aclose()` or
@@ -71,46 +125,8 @@ class MemoryObjectSendStream(_core.SendEnd, Generic[T]):
         def send(self, item: T) -> Awaitable[None]: ...
         def send_nowait(self, item: T) -> None: ...
 
-    def clone(self) -> Self:
-        """Another holder of this end: the end is closed when all of them are.
 
-        Raises:
-            ClosedResourceError: this one is closed.
-        """
-        if self._closed:
-            raise ClosedResourceError("clone one that is open")
-        return type(self)(self._channel)
-
-    async def aclose(self) -> None:
-        """`close()`, and a checkpoint."""
-        self.close()
-        await checkpoint()
-
-    def statistics(self) -> MemoryObjectStreamStatistics:
-        """Say how much is in the stream and who waits."""
-        return _statistics(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        _unclosed(self)
-
-
-class MemoryObjectReceiveStream(_core.ReceiveEnd, Generic[T]):
+class MemoryObjectReceiveStream(_End, _core.ReceiveEnd, Generic[T]):
     """The receiving end of a memory object stream. Made by `create_memory_object_stream`, and by `clone`.
 
     `await receive()` waits for an item; `async for` receives until every sending end is closed. Each item goes to one
@@ -124,52 +140,6 @@ class MemoryObjectReceiveStream(_core.ReceiveEnd, Generic[T]):
         def receive(self) -> Awaitable[T]: ...
         def receive_nowait(self) -> T: ...
         def __anext__(self) -> Awaitable[T]: ...
-
-    def clone(self) -> Self:
-        """Another holder of this end: the end is closed when all of them are.
-
-        Raises:
-            ClosedResourceError: this one is closed.
-        """
-        if self._closed:
-            raise ClosedResourceError("clone one that is open")
-        return type(self)(self._channel)
-
-    async def aclose(self) -> None:
-        """`close()`, and a checkpoint."""
-        self.close()
-        await checkpoint()
-
-    def statistics(self) -> MemoryObjectStreamStatistics:
-        """Say how much is in the stream and who waits."""
-        return _statistics(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        _unclosed(self)
-
-
-def _unclosed(end: MemoryObjectSendStream[T] | MemoryObjectReceiveStream[T]) -> None:
-    if not end._closed:  # noqa: SLF001
-        # Else the other side would wait for ever.
-        end.close()
-        name = type(end).__name__
-        warnings.warn(f"a {name} was not closed: use `with`, or close()", ResourceWarning, source=end, stacklevel=1)
 
 
 class create_memory_object_stream(tuple[MemoryObjectSendStream[T], MemoryObjectReceiveStream[T]]):  # noqa: N801

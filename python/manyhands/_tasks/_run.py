@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyhands import _core, _guards
 from manyhands._loop import EventLoop
+from manyhands._sight import tasks_below
 from manyhands._tasks._generators import Generators
 from manyhands._tasks._scope import CancelScope
 from manyhands.errors import Cancelled, LoopClosed, LoopStopped, WouldDeadlock
@@ -48,19 +49,7 @@ def get_running_tasks() -> list[_core.Task]:
     while scope is not None:
         root, scope = scope, scope.parent
     group = root.group if root is not None else None
-    return [] if group is None else _tasks_of(group)
-
-
-def _tasks_of(group: _core.Group) -> list[_core.Task]:
-    """The tasks of a group and of the groups that they have open; a task comes before those that it waits for."""
-    found = group.tasks()
-    for task in found:
-        inner = task.scope
-        while inner is not None and inner.group is not task.group:
-            if inner.group is not None:
-                found.extend(inner.group.tasks())
-            inner = inner.parent
-    return found
+    return [] if group is None else tasks_below(group)
 
 
 class _Root(_core.Group):
@@ -90,8 +79,8 @@ class _Root(_core.Group):
 
     def abandon(self) -> None:
         """End every task where it is: nobody serves the loop any more. Those that are waited for come first."""
-        strays = [task for group in self.loop._strays for task in _tasks_of(group)]  # noqa: SLF001
-        for task in reversed(_tasks_of(self) + strays):
+        strays = [task for group in self.loop._strays for task in tasks_below(group)]  # noqa: SLF001
+        for task in reversed(tasks_below(self) + strays):
             try:
                 task.abandon()
             except BaseException:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from manyhands._loop import SignalWatch
+    from manyhands._signal_watch import SignalWatch
 
 __all__ = ["SignalReceiver", "open_signal_receiver"]
 
