@@ -1,4 +1,4 @@
-"""A server for WSGI applications (Flask, Django, plain) that lets go: `serve()`, `Server`, `Limits`.
+"""A server for WSGI applications (Flask, Django, plain) that lets go: `serve()`, `Server`, `Limits`, `websocket()`.
 
     manyhands.server.serve(app, port=8000)        until Ctrl-C
     with manyhands.server.Server(app) as server:  for tests and embedding
@@ -8,26 +8,35 @@ its connection owns: when the client hangs up, `manyhands.check_in()` in the vie
 in the queue never starts. In a view `environ["manyhands.job"]` is the job and `environ["manyhands.connection"]` the
 connection.
 
-What it is not, yet: no TLS, no WebSocket, no Unix sockets, one process. Put it behind a proxy that has what you need.
+It listens on TCP or a Unix socket, by TLS if it is given a certificate. `manyhands serve --workers N` runs it in several
+processes.
 
-Needs `httptools`: `pip install 'manyhands[server]'`.
+What it is not, yet: no HTTP/2. Put it behind a proxy that has what you need.
+
+Needs `httptools` and `websockets`: `pip install 'manyhands[server]'`.
 """
 
 import sys as _sys
 
 try:
-    import httptools as _httptools  # noqa: F401 - so that its absence is explained here
+    # So that their absence is explained here.
+    import httptools as _httptools  # noqa: F401
+    import websockets as _websockets  # noqa: F401
 except ImportError as _error:
     raise ImportError(
-        "manyhands.server needs httptools: install it with `pip install 'manyhands[server]'`", name="httptools"
+        f"manyhands.server needs {_error.name}: install it with `pip install 'manyhands[server]'`", name=_error.name
     ) from _error
 
 from manyhands.server._connection import Connection as Connection
+from manyhands.server._errors import HandshakeRefused as HandshakeRefused
+from manyhands.server._errors import WebSocketClosed as WebSocketClosed
+from manyhands.server._handshake import websocket as websocket
 from manyhands.server._limits import Limits as Limits
 from manyhands.server._serve import serve as serve
 from manyhands.server._server import Server as Server
+from manyhands.server._websocket import WebSocket as WebSocket
 
-__all__ = ["Connection", "Limits", "Server", "serve"]
+__all__ = ["Connection", "HandshakeRefused", "Limits", "Server", "WebSocket", "WebSocketClosed", "serve", "websocket"]
 
 for _name in __all__:
     _value = getattr(_sys.modules[__name__], _name)

@@ -1,32 +1,56 @@
 """An answer: one request in hand, from its job's beginning to its end. It runs on the job's thread.
 
-The connection makes it, and gets the thread's last word by `on_job_ended`; in between the answer alone writes to the
-client. What is a thread's and what is the strand's: see `_connection.py`.
+Theory of operation. The connection makes it, and gets the last word by `on_job_ended`; in between the answer alone writes to
+the client. What is a thread's and what is the strand's: see `_connection.py`.
+
+The job begins as a plain call of the application. Most responses are one piece, and the call is all there is. One in pieces
+that has to wait goes on as a stepwise job: while the client has no room, or others wait for a thread, the job has none, and
+the next piece comes from whichever thread is free. So one piece is made ahead at most, and a thread is never held for a
+client. One thread at a time is in the job, and what it leaves behind the next one finds: nothing here needs a lock.
+
+A pinned response stays on its thread, and does not wait for the client: what the client does not take is spooled, and
+the connection's strand sends it when the job has ended.
+
+| the client has no room | what is left over | who sends it |
+|---|---|---|
+| and this was the last piece | a `Spool` | the strand, when the job has ended |
+| in between | one piece | the job, in its next step |
+| in a file | the file | the job, in its next step |
+| in between, pinned, or by `write()` | a `Spool`, in memory, then in a file | the job with its next piece, then the strand |
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from manyhands import _core
-from manyhands._job import Job, StopReason
+from manyhands._job import CHECKING_IN, STOPPING, SYNC, Job, JobStatus, StopReason
+from manyhands._running import go_on_by_steps
 from manyhands.errors import JobStopped
+from manyhands.server._access import log_access, logs_access
+from manyhands.server._environ import environ_of
+from manyhands.server._errors import WebSocketClosed
+from manyhands.server._file import Region
 from manyhands.server._response import ResponseFrame, error_response
-from manyhands.server._wsgi import Exchange, environ_of
+from manyhands.server._rules import CONTENT_LENGTH, rule_of
+from manyhands.server._spool import Spool
+from manyhands.server._wsgi import Exchange
 
 if TYPE_CHECKING:
     from manyhands._core import Watch
     from manyhands.server._connection import Connection
+    from manyhands.server._errors import HandshakeRefused
     from manyhands.server._request import Request
     from manyhands.server._server import Server
+    from manyhands.server._websocket import WebSocket
 
-__all__ = ["GONE", "Answer", "log_access"]
+__all__ = ["GONE", "Answer"]
 
 logger = logging.getLogger("manyhands.server")
-access_logger = logging.getLogger("manyhands.access")
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client that found the queue full may come again."""
@@ -36,6 +60,10 @@ CLIENT_GONE: Final = 499
 
 GONE: Final = -1
 """What writing to a connection gives when there is nobody left to read."""
+
+SPOOL_BYTES: Final = 1 << 30
+"""Bytes of a pinned response that may wait: beyond them its thread waits for the client. The disk is finite, and a
+response need not be."""
 
 
 class Answer:
@@ -47,17 +75,62 @@ class Answer:
         request: The request.
     """
 
-    __slots__ = ("_connection", "_exchange", "_job", "_request", "_sent", "_server", "_since", "_unsent")
+    __slots__ = (
+        "_connection",
+        "_conversation",
+        "_exchange",
+        "_failed",
+        "_full",
+        "_job",
+        "_region",
+        "_remote",
+        "_request",
+        "_sent",
+        "_server",
+        "_since",
+        "_unsent",
+    )
 
     def __init__(self, server: Server, connection: Connection, request: Request) -> None:
         self._server = server
         self._connection = connection
         self._request = request
+        self._remote = connection.remote[0]
         self._since = monotonic()
         self._exchange: Exchange | None = None  # None until the job has begun
-        self._job: Job[None] | None = None
+        self._conversation: WebSocket | None = None
+        self._failed = False  # the application raised
+        self._job: Job[object] | None = None
         self._sent = 0
-        self._unsent: memoryview | None = None
+        self._full = False  # the client had no room for the last bytes
+        self._unsent: Spool | None = None
+        self._region: Region | None = None  # of a file, behind what is unsent
+
+    @property
+    def request(self) -> Request:
+        """What is answered."""
+        return self._request
+
+    def hand_over(self, conversation: WebSocket) -> None:
+        """From now on the connection speaks another protocol, until the job has ended.
+
+        Raises:
+            RuntimeError: the response has begun.
+        """
+        assert self._exchange is not None
+        self._exchange.take(HTTPStatus.SWITCHING_PROTOCOLS)
+        self._conversation = conversation
+        self._connection.hand_over(conversation)
+
+    def refuse_handshake(self, refused: HandshakeRefused) -> None:
+        """Answer in the application's place.
+
+        Raises:
+            RuntimeError: the response has begun.
+        """
+        assert self._exchange is not None
+        self._exchange.take(refused.status)
+        self._send(error_response(refused.status, headers=refused.headers), final=True)
 
     @property
     def complete(self) -> bool:
@@ -85,33 +158,126 @@ class Answer:
 
     def refuse(self, *, keep: bool) -> bytes:
         """Return the response to a request that was not taken."""
+        self._request.close()
         response = self._unavailable(keep=keep)
         self._log(HTTPStatus.SERVICE_UNAVAILABLE, len(response))
         return response
 
     # The job.
 
-    def _run(self) -> None:
-        server, request, connection = self._server, self._request, self._connection
+    def _run(self) -> object:
+        server, connection = self._server, self._connection
         self._job = job = _core.current_job()
-        frame = ResponseFrame(request, keep_alive=not server.stopping)
+        assert job is not None
+        frame = ResponseFrame(self._request, keep_alive=not server.stopping)
         self._exchange = exchange = Exchange(frame, self._send)
-        environ = environ_of(server.environ, request, connection.remote)
+        environ = environ_of(server.environ, self._request, connection.remote)
+        if server.proxies is not None:
+            server.proxies.apply(environ)
+            self._remote = environ.get("REMOTE_ADDR", "")
         environ["manyhands.job"] = job
         environ["manyhands.connection"] = connection
         try:
-            exchange.run(server.app, environ)
-        except JobStopped as stopped:
-            if not connection.gone and stopped.reason is not StopReason.OWNER_GONE:
-                self._answer_error(exchange, self._unavailable(keep=False), HTTPStatus.SERVICE_UNAVAILABLE)
+            pieces = exchange.run(server.app, environ)
+            if pieces is not None and server.pin_responses:
+                self._pass_on_pinned(pieces)
+        except BaseException as error:  # noqa: BLE001 - it is told and logged there
+            self._explain(error)
+        else:
+            if pieces is not None and not server.pin_responses:
+                assert job is not None
+                return go_on_by_steps(job, self._pass_on(pieces))
+            if self._region is not None:
+                return go_on_by_steps(job, self._pass_on(None))
+        self._check_length()
+        return None
+
+    def _pass_on(self, pieces: Generator[None] | None) -> Generator[object, JobStatus, None]:
+        """Go from piece to piece, and wait in between: as the steps of a job. None: only what is left of a file."""
+        exchange, job = self._exchange, self._job
+        assert exchange is not None
+        assert job is not None
+        try:
+            try:
+                for _ in pieces or (None,):
+                    if exchange.complete and self._region is None:
+                        continue  # what is left over needs no thread
+                    if self._region is None:  # of a file the kernel keeps no copy
+                        self._connection.bound_unsent()
+                    while self._write_on():
+                        timeout = self._server.limits.body_gap_timeout
+                        wish = SYNC(timeout=timeout, when_writable=True) if self._full else CHECKING_IN
+                        if (yield wish) is STOPPING:
+                            raise JobStopped(job.reason)
+                    if (yield CHECKING_IN) is STOPPING:
+                        raise JobStopped(job.reason)
+            finally:
+                if pieces is not None:
+                    pieces.close()
+        except GeneratorExit:  # nobody goes on with it: the process ends
             raise
-        except BaseException:
-            logger.exception("%s: the application raised", self._what())
-            code = HTTPStatus.INTERNAL_SERVER_ERROR
-            self._answer_error(exchange, error_response(code, head_only=frame.head_only), code)
+        except BaseException as error:  # noqa: BLE001 - it is told and logged there
+            self._explain(error)
+        self._check_length()
+
+    def _pass_on_pinned(self, pieces: Generator[None]) -> None:
+        """Go from piece to piece, and keep what the client has no room for."""
+        job = self._job
+        assert job is not None
+        try:
+            for _ in pieces:
+                job.check_in()
+                if self._region is not None:
+                    self._region.keep_open()  # it is sent when the application has closed it
+                else:
+                    self._wait_held()
+        finally:
+            pieces.close()
+
+    def _wait_held(self) -> None:
+        """Write on; wait, with the thread, while there is more in the spool than may be."""
+        assert self._job is not None
+        while self._write_on() > SPOOL_BYTES:
+            self._job.sync(timeout=self._server.limits.body_gap_timeout, when_writable=True)
+
+    def _explain(self, error: BaseException) -> None:
+        """What the application raised, or what was raised in it: tell the client, and the log.
+
+        Raises:
+            JobStopped: as it came.
+        """
+        exchange, connection = self._exchange, self._connection
+        assert exchange is not None
+        if self._region is not None:
+            exchange.frame.keep_alive = exchange.complete = False
+        if isinstance(error, JobStopped):
+            if not exchange.complete:
+                self._drop_unsent()  # a client that takes nothing is not waited for once more
+            if not connection.gone and error.reason is not StopReason.OWNER_GONE:
+                self._answer_error(exchange, self._unavailable(keep=False), HTTPStatus.SERVICE_UNAVAILABLE)
+            raise error
+        if isinstance(error, WebSocketClosed):
+            return  # the client's choice, and no mistake of the view
+        self._failed = True
+        rule = rule_of(error)
+        if rule is None:
+            logger.error("%s: the application raised", self._what(), exc_info=error)
+        else:
+            logger.error("%s: the application breaks PEP 3333, %s: %s", self._what(), rule, error, exc_info=error)
+        code = HTTPStatus.INTERNAL_SERVER_ERROR
+        self._answer_error(exchange, error_response(code, head_only=exchange.frame.head_only), code)
+
+    def _check_length(self) -> None:
+        assert self._exchange is not None
+        frame = self._exchange.frame
         if frame.short or frame.excess:
             more_or_less = "fewer" if frame.short else "more"
-            logger.error("%s: the body had %s bytes than its Content-Length said", self._what(), more_or_less)
+            logger.error(
+                "%s: the application breaks PEP 3333, %s: the body had %s bytes than its Content-Length said",
+                self._what(),
+                CONTENT_LENGTH,
+                more_or_less,
+            )
 
     def _answer_error(self, exchange: Exchange, response: bytes, code: HTTPStatus) -> None:
         """Say that it went wrong if nothing was said yet; else the end of the connection says it."""
@@ -125,30 +291,59 @@ class Answer:
         self._send(response, final=True)
         exchange.complete = True
 
-    def _send(self, data: bytes, *, final: bool) -> None:
-        """Give bytes to the client: see `_wsgi.Send`."""
-        connection = self._connection
+    def _send(self, data: bytes | Region, *, final: bool) -> None:
+        """Give bytes to the client, and keep what it does not take: see `_wsgi.Send`."""
+        if isinstance(data, Region):
+            self._region = data
+            self._sent += data.left
+            return
         size = len(data)
-        sent = connection.write(data)
         self._sent += size
+        unsent = self._unsent
+        if unsent and self._write_on():
+            unsent.append(data, spill=not final)
+            if not final:
+                self._wait_held()
+            return
+        sent = self._connection.write(data)
         if sent == size:
             return
-        rest = memoryview(data)
-        while True:
-            if sent == GONE:
-                connection.abandon()
-                raise JobStopped(StopReason.OWNER_GONE)
-            rest = rest[sent:]
-            if not rest:
-                return
-            if final:
-                self._unsent = rest
-                return
-            assert self._job is not None
-            self._job.sync(timeout=self._server.limits.body_gap_timeout, when_writable=True)
-            sent = connection.write(rest)
+        if sent == GONE:
+            self._give_up()
+        if unsent is None:
+            self._unsent = unsent = Spool(self._server.limits.response_memory)
+        # Not to the file: it is in memory as it is.
+        unsent.append(memoryview(data)[sent:], spill=False)
 
-    def _on_ended(self, job: Job[None]) -> None:
+    def _write_on(self) -> int:
+        """Write what the client has room for now, of a file no more than a burst; how much is left over."""
+        unsent, region = self._unsent, self._region
+        self._full = False
+        if unsent:
+            if unsent.write_to(self._connection.write) == GONE:
+                self._give_up()
+            self._full = len(unsent) > 0
+        if region is None:
+            return len(unsent) if unsent is not None else 0
+        if not self._full:
+            count = region.send(self._connection.send_file)
+            if count == GONE:
+                self._give_up()
+            self._full = count == 0
+            if not region.left:
+                region.close()
+                self._region = None
+        return region.left + (len(unsent) if unsent is not None else 0)
+
+    def _drop_unsent(self) -> None:
+        if self._unsent is not None:
+            self._unsent.close()
+
+    def _give_up(self) -> NoReturn:
+        self._connection.abandon()
+        raise JobStopped(StopReason.OWNER_GONE)
+
+    def _on_ended(self, job: Job[object]) -> None:
         """The job's cleanup: behind `_run`, on its thread; on another if it never ran."""
         exchange = self._exchange
         code = CLIENT_GONE
@@ -157,15 +352,23 @@ class Answer:
             if job.reason is not StopReason.OWNER_GONE:
                 # It waited in the queue until its time or the pool was over.
                 response = self._unavailable(keep=False)
-                code, self._unsent, self._sent = HTTPStatus.SERVICE_UNAVAILABLE, memoryview(response), len(response)
+                code, self._sent = HTTPStatus.SERVICE_UNAVAILABLE, len(response)
+                self._unsent = Spool()
+                self._unsent.append(response)
         else:
             keep = exchange.frame.keep_alive
             if exchange.complete or (exchange.head_sent and not self._connection.gone):
                 code = exchange.frame.code
-        if access_logger.isEnabledFor(logging.INFO):
+        if self._server.access_log and logs_access():
             self._log(code, self._sent)
-        self._exchange = self._job = None  # they refer to this
-        self._connection.on_job_ended(job, self._unsent, keep=keep)
+        self._request.close()
+        if self._region is not None:
+            self._region.close()
+        unsent, self._unsent = self._unsent, None
+        if self._conversation is not None:
+            unsent = self._conversation.end(failed=self._failed)
+        self._exchange = self._job = self._conversation = None  # they refer to this
+        self._connection.on_job_ended(job, unsent or None, keep=keep)
 
     # Words.
 
@@ -182,14 +385,9 @@ class Answer:
         return f"{request.method} {request.target.decode('ascii')} HTTP/1.{0 if request.http_10 else 1}"
 
     def _log(self, code: int, sent: int) -> None:
-        log_access(self._connection.remote, self._what(), code, sent, monotonic() - self._since)
+        log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)
 
 
-def log_access(remote: tuple[str, int], what: str, code: int, sent: int, seconds: float) -> None:
-    """Write a line of the access log."""
-    access_logger.info('%s "%s" %d %d %.6f', remote[0], what, code, sent, seconds)
-
-
-def _let_go_on(job: Job[None], value: object) -> None:  # noqa: ARG001 - the pool's signature
+def _let_go_on(job: Job[object], value: object) -> None:  # noqa: ARG001 - the pool's signature
     """Answer a sync: the socket has room."""
     job.answer()

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
 from manyhands.server._request import Request
+from manyhands.server._rules import CONTENT_LENGTH, HOP_BY_HOP, broken
 
 __all__ = ["LAST_CHUNK", "ResponseFrame", "error_response"]
 
@@ -196,7 +197,7 @@ class ResponseFrame:
             return False
         if meaning == _KEEP_ALIVE:
             return False
-        raise ValueError(f"{name} is the server's to set, not the application's (PEP 3333)")
+        raise broken(HOP_BY_HOP, ValueError(f"{name} is the server's to set, not the application's"))
 
     def _choose_framing(self, code: int, length: int | None) -> str:
         """Decide how the body is framed, and return the lines that say so. Source: RFC 9112, 6.3."""
@@ -236,6 +237,14 @@ class ResponseFrame:
         self._left -= len(data)
         return data
 
+    def claim(self, length: int) -> int:
+        """Say how many of so many bytes belong to the body, if they are sent past `frame()`. Its length has to be known."""
+        assert self._left is not None
+        taken = min(length, self._left)
+        self.excess = taken < length and not self.bodiless
+        self._left -= taken
+        return taken
+
     @property
     def filled(self) -> bool:
         """As many bytes as were announced have come; not known of a body without a length."""
@@ -253,14 +262,19 @@ class ResponseFrame:
 
 def _read_length(value: str, before: int | None) -> int:
     if before is not None:
-        raise ValueError("there must not be two Content-Length headers")
+        raise broken(CONTENT_LENGTH, ValueError("there must not be two Content-Length headers"))
     if not value.isascii() or not value.isdigit():
-        raise ValueError(f"Content-Length must be a number of bytes, and got {value!r}")
+        raise broken(CONTENT_LENGTH, ValueError(f"Content-Length must be a number of bytes, and got {value!r}"))
     return int(value)
 
 
 def error_response(
-    status: HTTPStatus, *, keep_alive: bool = False, retry_after: int | None = None, head_only: bool = False
+    status: HTTPStatus,
+    *,
+    keep_alive: bool = False,
+    retry_after: int | None = None,
+    head_only: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """Write a whole response that the server gives by itself: its body is the status in words."""
     text = f"{status.value} {status.phrase}\n"
@@ -272,6 +286,8 @@ def error_response(
     ]
     if retry_after is not None:
         lines.append(f"Retry-After: {retry_after}\r\n")
+    if headers is not None:
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     if not keep_alive:
         lines.append("Connection: close\r\n")
     lines.append("\r\n")

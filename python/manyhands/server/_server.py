@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
+import ssl
+import sys
 import threading
+from collections import Counter
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from manyhands import _core, _guards
+from manyhands._accept import PASSING, SHORTAGE
+from manyhands._arguments import check_choice
 from manyhands._events import Events
 from manyhands._pool import ThreadPool
 from manyhands._threads import ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
+from manyhands.server._bind import Bind, Listening
 from manyhands.server._connection import Connection
+from manyhands.server._environ import base_environ
 from manyhands.server._limits import Limits
-from manyhands.server._wsgi import Application, base_environ
+from manyhands.server._proxies import Proxies
+from manyhands.server._tls import TLSSocket
+from manyhands.server._wsgi import Application
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
     from manyhands._job import JobSnapshot
@@ -29,11 +38,14 @@ __all__ = ["Server", "default_threads"]
 
 logger = logging.getLogger("manyhands.server")
 
-BACKLOG: Final = 4096
-"""Connections that may wait to be accepted; Go's and libuv's default too. The kernel caps it at net.core.somaxconn."""
-
 ACCEPTS_PER_PASS: Final = 64
 """Connections accepted before the listener gives its thread back, so that a storm of them delays nobody for long."""
+
+LOCAL: Final = ("localhost", 80)
+"""What an application gets for the server's name and port on a Unix socket; they may not be empty (PEP 3333)."""
+
+NOWHERE: Final = ("", 0)
+"""The address of a client that has none, as of a Unix socket's."""
 
 BACK_OFF: Final = 0.1
 """Seconds without accepting when there is no descriptor left, as long as trio's; the kernel's queue holds the clients."""
@@ -43,27 +55,6 @@ LAST_WORDS: Final = 1.0
 
 LOOK: Final = 0.05
 """Seconds after which a thread that waits for others looks for signals, as the core does."""
-
-SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""accept() fails like this until somebody gives something back, and the listener stays readable: not to be tried at once."""
-
-PEER_TROUBLE: Final = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EPERM,
-        errno.EPROTO,
-        errno.ENETDOWN,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-        errno.ETIMEDOUT,
-    }
-)
-"""accept() reports what went wrong with the connection that it took off the queue: the next one may be good.
-Source: accept(2), "Error handling"."""
 
 
 def default_threads() -> int:
@@ -85,19 +76,28 @@ class Server:
 
     Args:
         app: A WSGI application.
-        host: Name or address to listen on.
+        host: Name or address to listen on; empty for all addresses of the machine.
         port: 0 takes a free one; see `address`.
+        bind: Where to listen instead of at host and port: `HOST:PORT`, `unix:PATH`, or `fd:NUMBER` of a socket that
+            listens already, as systemd hands on.
+        tls: Speak TLS, with this server's certificate.
+        trusted_proxies: Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are taken for who the client is;
+            "unix" for whoever connects to a Unix socket.
         threads: How many requests run at once; None for `default_threads()`. One thread more is started, so that one always
             serves the connections.
         limits: What a client may ask for.
         max_queue_depth: Requests that may wait for a thread; a further one is answered with 503 at once.
+        half_close: What it means that a client closes its half of the connection while its request is in hand: it is "gone",
+            and its job is told to stop; or it is to be answered, "finish", and only a reset means that it has gone.
         name: What threads and errors show.
+        access_log: Write a record of each request to the logger `manyhands.access`.
 
     Attributes:
-        app, limits, name: As given.
+        app, limits, half_close, name, access_log: As given.
         loop: The connections' loop.
         pool: The pool of the requests: `pool.jobs()` shows what runs.
         stopping: It takes no more requests.
+        pin_responses: Whether a response stays on the thread that began it: see `Limits`.
 
     Raises:
         OSError: it cannot listen there.
@@ -110,20 +110,32 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        bind: str | Bind | None = None,
+        tls: ssl.SSLContext | None = None,
+        trusted_proxies: Iterable[str] = (),
         threads: int | None = None,
         limits: Limits | None = None,
         max_queue_depth: int = 1024,
+        half_close: Literal["gone", "finish"] = "gone",
         name: str = "http",
+        access_log: bool = True,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits must be a Limits, and got {limits!r}")
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise TypeError(f"tls must be an ssl.SSLContext, and got {tls!r}")
         threads = default_threads() if threads is None else threads
         self.app = app
         self.limits = limits or Limits()
+        check_choice("half_close", half_close, ("gone", "finish"))
+        self.half_close = half_close
         self.name = name
+        self.access_log = access_log
         self.stopping = False
+        pin = self.limits.pin_responses
+        self.pin_responses = _is_djangos(app) if pin is None else pin
         self.pool = ThreadPool(threads, max_queue_depth=max_queue_depth, name=f"{name}-view")
         self._books = threading.Lock()
         self._open: set[Connection] = set()  # GUARDED BY: _books
@@ -131,26 +143,44 @@ class Server:
         self._stopping_lock = threading.Lock()
         self._nobody = threading.Event()  # set when the last connection has left a server that stops
         self._short = False  # Touched only on the listener's strand.
-        self._listener = _listen(host, port)
+        if bind is None:
+            bind = Bind(host, port)
+        trusted_proxies = tuple(trusted_proxies)
+        self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
+        self._tls = tls
+        self._listening = Listening(Bind.parse(bind) if isinstance(bind, str) else bind)
         with contextlib.ExitStack() as undo:
-            undo.callback(self._listener.close)
-            self._address: tuple[str, int] = self._listener.getsockname()[:2]
-            self.environ = base_environ(*self._address)
+            undo.callback(self._listening.close)
+            self.environ = base_environ(*(self._listening.address if self._listening.tcp else LOCAL))
+            if tls is not None:
+                self.environ["wsgi.url_scheme"] = "https"
             self.loop = ThreadedEventLoop(threads + 1, name=name)
             undo.callback(self.loop.close)
-            self._watch = self.loop.add(self._listener, Events.READ, self._on_ready, name="listener", close=True)
+            self._watch = self.loop.add(self._listening, Events.READ, self._on_ready, name="listener", close=True)
             undo.pop_all()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
-        return self._address
+        """Host and port that it listens on; of a Unix socket its path and 0."""
+        return self._listening.address
+
+    @property
+    def url(self) -> str:
+        """Where it is found, for a person to read."""
+        url = self._listening.url
+        return url if self._tls is None else url.replace("http:", "https:", 1)
 
     @property
     def connections(self) -> int:
         """How many clients are connected."""
         with self._books:
             return len(self._open)
+
+    def connection_states(self) -> dict[str, int]:
+        """Count the connections by what they are at: see `Connection.state`."""
+        with self._books:
+            connections = list(self._open)
+        return dict(Counter(connection.state for connection in connections))
 
     def start(self) -> None:
         """Start the threads and return. Before, clients wait in the kernel's queue.
@@ -242,11 +272,11 @@ class Server:
                     watch.pause()
                     return
             try:
-                sock, remote = self._listener.accept()
+                sock, remote = self._listening.socket.accept()
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno in PEER_TROUBLE:
+                if error.errno in PASSING:
                     continue
                 if error.errno not in SHORTAGE:
                     raise
@@ -255,11 +285,17 @@ class Server:
             self._take(sock, remote)
         self._short = False
 
-    def _take(self, sock: socket.socket, remote: tuple[str, int]) -> None:
+    def _take(self, sock: Any, remote: Any) -> None:
         sock.setblocking(False)
-        with contextlib.suppress(OSError):  # the peer has gone already: the first read will say so
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self, sock, remote[:2])
+        if self._listening.tcp:
+            with contextlib.suppress(OSError):  # the peer has gone already: the first read will say so
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            try:
+                sock = TLSSocket(sock, self._tls)
+            except OSError:
+                return
+        connection = Connection(self, sock, remote[:2] if self._listening.tcp else NOWHERE)
         with self._books:
             self._open.add(connection)
         try:
@@ -282,22 +318,7 @@ class Server:
             )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Open a non-blocking listening socket on the first address of the host that can be used."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    reason: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        listener = None
-        try:
-            listener = socket.socket(family, kind, protocol)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
-        except OSError as error:
-            reason = error
-            if listener is not None:
-                listener.close()
-        else:
-            return listener
-    raise reason or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+def _is_djangos(app: object) -> bool:
+    """Whether its responses have to stay on one thread: Django's database connections refuse any other."""
+    handlers = sys.modules.get("django.core.handlers.wsgi")
+    return handlers is not None and isinstance(app, handlers.WSGIHandler)

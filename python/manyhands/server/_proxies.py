@@ -1,0 +1,71 @@
+"""Whose word is taken for who the client is: the proxies in front of the server.
+
+X-Forwarded-For and X-Forwarded-Proto are what anybody may send. They count only on a connection from an address that is
+trusted, and only as far as trusted addresses have written them: each proxy adds the address that it got the request from at
+the end, so what was there before is as good as the one who wrote it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["Proxies"]
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Proxies:
+    """The addresses that are trusted.
+
+    Args:
+        addresses: Addresses and networks, as in `10.0.0.0/8`; `unix` for whoever connects to a Unix socket.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+
+    def __init__(self, addresses: Iterable[str]) -> None:
+        self._unix = False
+        self._networks: list[_Network] = []
+        for address in addresses:
+            if address == "unix":
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ipaddress.ip_network(address))
+            except ValueError as error:
+                raise ValueError(
+                    f"a trusted proxy must be an address, a network or unix, and got {address!r}: {error}"
+                ) from None
+
+    def trusts(self, remote: str) -> bool:
+        """Whether this address is one of theirs; empty stands for a Unix socket's."""
+        if not remote:
+            return self._unix
+        try:
+            address = ipaddress.ip_address(remote.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._networks)
+
+    def apply(self, environ: dict[str, Any]) -> None:
+        """Put the client that they tell of into a request's environ, if they are who speaks."""
+        remote = environ.get("REMOTE_ADDR", "")
+        if not self.trusts(remote):
+            return
+        for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+            address = hop.strip()
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                break  # nobody's word
+            environ["REMOTE_ADDR"] = address
+            environ.pop("REMOTE_PORT", None)
+            if not self.trusts(address):
+                break
+        scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
+        if scheme in ("http", "https"):
+            environ["wsgi.url_scheme"] = scheme

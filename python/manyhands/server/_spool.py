@@ -1,0 +1,121 @@
+"""Spool: bytes that wait for somebody to take them, in memory up to a bound and then in a temporary file.
+
+What a client has not taken of its response, and what it has sent of a long body. The file has no name, so nothing is left of
+it when the process dies. Once something is in the file, everything behind it goes there too, until all of it was taken.
+
+Threads: one at a time. Writing to the file, and reading from it, may wait for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from typing import BinaryIO, Final
+
+__all__ = ["Spool"]
+
+FILE_READ: Final = 131_072
+"""Bytes read from the file at once: what a socket takes in one go, roughly."""
+
+
+class Spool:
+    """First in, first out: `append` behind, `front` and `advance` before.
+
+    Args:
+        memory: Bytes that are held in memory; None for any number.
+    """
+
+    __slots__ = ("_file", "_limit", "_memory", "_pieces", "_read", "_written")
+
+    def __init__(self, memory: int | None = None) -> None:
+        self._limit = memory
+        self._pieces: deque[memoryview] = deque()
+        self._memory = 0
+        self._file: BinaryIO | None = None
+        self._read = self._written = 0
+
+    def __len__(self) -> int:
+        return self._memory + self._written - self._read
+
+    @property
+    def in_file(self) -> int:
+        """How many bytes wait in the file."""
+        return self._written - self._read
+
+    def append(self, data: bytes | memoryview, *, spill: bool = True) -> None:
+        """Put bytes behind the others.
+
+        Args:
+            data: They are not copied while they are in memory.
+            spill: Whether they may go to the file. False for what the caller holds in memory anyway.
+
+        Raises:
+            OSError: there is no room on the disk, or no place for temporary files.
+        """
+        if not data:
+            return
+        full = spill and self._limit is not None and self._memory + len(data) > self._limit
+        if self._written == self._read and not full:
+            self._pieces.append(memoryview(data))
+            self._memory += len(data)
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as this does
+        left = memoryview(data)
+        while left:
+            count = os.pwrite(self._file.fileno(), left, self._written)
+            self._written += count
+            left = left[count:]
+
+    def front(self) -> memoryview:
+        """The first bytes that wait, some of them or all; empty if none do."""
+        if self._pieces:
+            return self._pieces[0]
+        if self._file is not None and self._written > self._read:
+            size = min(FILE_READ, self._written - self._read)
+            piece = memoryview(os.pread(self._file.fileno(), size, self._read))
+            self._read += len(piece)
+            self._pieces.append(piece)
+            self._memory += len(piece)
+            if self._read == self._written:
+                os.ftruncate(self._file.fileno(), 0)
+                self._read = self._written = 0
+            return piece
+        return memoryview(b"")
+
+    def advance(self, count: int) -> None:
+        """So many of the bytes that `front` gave were taken."""
+        self._memory -= count
+        piece = self._pieces[0]
+        if count == len(piece):
+            self._pieces.popleft()
+        else:
+            self._pieces[0] = piece[count:]
+
+    def write_to(self, write: Callable[[memoryview], int]) -> int:
+        """Give what there is to `write`, until it takes less than it was given.
+
+        Args:
+            write: Returns how many bytes it took; a negative number, if it takes no more at all.
+
+        Returns:
+            What `write` returned last; 0 if there was nothing.
+        """
+        taken = 0
+        while piece := self.front():
+            taken = write(piece)
+            if taken > 0:
+                self.advance(taken)
+            if taken < len(piece):
+                break
+        return taken
+
+    def close(self) -> None:
+        """Throw away what is left. Idempotent."""
+        self._pieces.clear()
+        self._memory = self._read = self._written = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
