@@ -3,6 +3,7 @@
 The layers, an arrow only ever points down:
 
     manyhands.cli, manyhands.testing     the command line; tools for tests
+    manyhands.debug                      a page that shows what every thread is doing
     Actor                                a strand with a mailbox: one message at a time
     manyhands.server                     blocking web applications: connections on the loop, requests as jobs
     Proactor, Operation                  operations that complete: read, write and sync files
@@ -23,6 +24,7 @@ if not _sys.platform.startswith("linux"):
 
 from manyhands import blocking as blocking
 from manyhands import coroutines as coroutines
+from manyhands import debug as debug
 from manyhands import errors as errors
 from manyhands import from_thread as from_thread
 from manyhands._actor import Actor as Actor
@@ -57,11 +59,11 @@ from manyhands._job import JobStatus as JobStatus
 from manyhands._job import StopReason as StopReason
 from manyhands._job_group import JobGroup as JobGroup
 from manyhands._loop import EventLoop as EventLoop
-from manyhands._loop import SignalWatch as SignalWatch
 from manyhands._operation import Operation as Operation
 from manyhands._pool import ThreadPool as ThreadPool
 from manyhands._proactor import Proactor as Proactor
 from manyhands._reply import Reply as Reply
+from manyhands._signal_watch import SignalWatch as SignalWatch
 from manyhands._stats import LoopStats as LoopStats
 from manyhands._stats import PoolStats as PoolStats
 from manyhands._streams._connect import connect_tcp as connect_tcp
@@ -75,20 +77,18 @@ from manyhands._streams._ready import wait_writable as wait_writable
 from manyhands._streams._stream import SocketStream as SocketStream
 from manyhands._streams._tls import TLSStream as TLSStream
 from manyhands._streams._tls_listener import TLSListener as TLSListener
+from manyhands._tasks._condition import Condition as Condition
+from manyhands._tasks._condition import ConditionStatistics as ConditionStatistics
 from manyhands._tasks._event import Event as Event
 from manyhands._tasks._group import TaskGroup as TaskGroup
 from manyhands._tasks._group import TaskHandle as TaskHandle
 from manyhands._tasks._group import TaskStatus as TaskStatus
 from manyhands._tasks._group import create_task_group as create_task_group
 from manyhands._tasks._job import run_job as run_job
-from manyhands._tasks._lock import CapacityLimiter as CapacityLimiter
-from manyhands._tasks._lock import CapacityLimiterStatistics as CapacityLimiterStatistics
-from manyhands._tasks._lock import Condition as Condition
-from manyhands._tasks._lock import ConditionStatistics as ConditionStatistics
+from manyhands._tasks._limiter import CapacityLimiter as CapacityLimiter
+from manyhands._tasks._limiter import CapacityLimiterStatistics as CapacityLimiterStatistics
 from manyhands._tasks._lock import Lock as Lock
 from manyhands._tasks._lock import LockStatistics as LockStatistics
-from manyhands._tasks._lock import Semaphore as Semaphore
-from manyhands._tasks._lock import SemaphoreStatistics as SemaphoreStatistics
 from manyhands._tasks._memory import MemoryObjectReceiveStream as MemoryObjectReceiveStream
 from manyhands._tasks._memory import MemoryObjectSendStream as MemoryObjectSendStream
 from manyhands._tasks._memory import MemoryObjectStreamStatistics as MemoryObjectStreamStatistics
@@ -101,6 +101,8 @@ from manyhands._tasks._scope import fail_after as fail_after
 from manyhands._tasks._scope import fail_at as fail_at
 from manyhands._tasks._scope import move_on_after as move_on_after
 from manyhands._tasks._scope import move_on_at as move_on_at
+from manyhands._tasks._semaphore import Semaphore as Semaphore
+from manyhands._tasks._semaphore import SemaphoreStatistics as SemaphoreStatistics
 from manyhands._tasks._signal import SignalReceiver as SignalReceiver
 from manyhands._tasks._signal import open_signal_receiver as open_signal_receiver
 from manyhands._tasks._sleep import cancel_shielded_checkpoint as cancel_shielded_checkpoint
@@ -239,6 +241,7 @@ __all__ = [
     "current_job",
     "current_task",
     "current_time",
+    "debug",
     "default_pool",
     "errors",
     "fail_after",

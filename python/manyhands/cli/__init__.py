@@ -1,4 +1,4 @@
-"""The command line: `manyhands serve`, `echo`, `forward`, `demo`, `doctor`, and `manyhands --version`.
+"""The command line: `manyhands serve`, `top`, `echo`, `forward`, `demo`, `doctor`, and `manyhands --version`.
 
 A command is a module of this package with two functions: `configure(parser)` declares its options, `run(options)` does
 the work and returns the exit status. What they use of the library is its public face: the commands are its first users.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import manyhands as mh
-from manyhands.cli import demo, doctor, echo, forward, serve
+from manyhands.cli import demo, doctor, echo, forward, serve, top
 from manyhands.cli._failure import Failure as Failure
 
 
@@ -44,6 +44,11 @@ COMMANDS = {
         "serve a WSGI application, such as Flask's; what a view does stops when its client hangs up",
         serve.configure,
         serve.run,
+    ),
+    "top": Command(
+        "show what another program's dashboard shows, in a terminal: threads, jobs, loops and pools",
+        top.configure,
+        top.run,
     ),
     "doctor": Command(
         "print what a bug report needs: interpreter, system, pollers, limits, versions",

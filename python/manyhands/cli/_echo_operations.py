@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import manyhands as mh
-from manyhands.cli._echo_server import BACK_OFF, PEER_TROUBLE, READ_BYTES, SHORTAGE, Figures
+from manyhands._accept import PASSING, SHORTAGE
+from manyhands.cli._echo_server import BACK_OFF, READ_BYTES, Figures
 
 
 class Connection:
@@ -118,7 +119,7 @@ class EchoOperations:
         elif isinstance(error, OSError) and error.errno in SHORTAGE:
             self._back_off(f"{error.strerror}; to serve more at once, start it with a higher `ulimit -n`")
             return
-        elif not isinstance(error, OSError) or error.errno not in PEER_TROUBLE:
+        elif not isinstance(error, OSError) or error.errno not in PASSING:
             raise error
         self._accept()
 

@@ -12,13 +12,13 @@ not read the next one before. Accepting is bounded too: `ACCEPTS_PER_PASS` conne
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import manyhands as mh
+from manyhands._accept import PASSING, SHORTAGE
 
 READ_BYTES = 65_536
 """The most that is read at once, and so the most that one connection can hold. nginx and Go's io.Copy take 32 KiB,
@@ -31,28 +31,6 @@ BACK_OFF = 0.1
 """Seconds without accepting when there is no descriptor left, as long as trio's; the backlog of the kernel holds them."""
 
 NOTHING = memoryview(b"")
-
-SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""accept() fails like this until somebody gives something back; the listener stays readable, so trying again at once
-would spin."""
-
-PEER_TROUBLE = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EPERM,
-        errno.EPROTO,
-        errno.ENETDOWN,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-        errno.ETIMEDOUT,
-    }
-)
-"""accept() reports what went wrong with the connection that it took off the queue: the next one may be good.
-Source: accept(2), "Error handling"."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +149,7 @@ class EchoServer:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno in PEER_TROUBLE:
+                if error.errno in PASSING:
                     continue
                 if error.errno not in SHORTAGE:
                     raise
