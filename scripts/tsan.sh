@@ -25,7 +25,7 @@ prefix=${python%/bin/*}
 options=$(cat "$prefix/tsan_options")
 
 # One file of suppressions is all that ThreadSanitizer takes.
-mkdir -p "$site/manyhands" "$reports"
+mkdir -p "$site" "$reports"
 cat "$prefix/tsan_suppressions.txt" scripts/tsan_suppressions.txt >"$target/suppressions.txt"
 options=${options/suppressions=$prefix\/tsan_suppressions.txt/suppressions=$target/suppressions.txt}
 
@@ -37,8 +37,9 @@ env RUSTC_BOOTSTRAP=1 PYO3_PYTHON="$python" PYO3_BUILD_EXTENSION_MODULE=1 CARGO_
     setarch -R cargo build --quiet -p manyhands-py --features points --target "$triple"
 
 # No virtual environment: to make one, this interpreter takes minutes. A directory on its path does as well.
-cp python/manyhands/*.py "$site/manyhands/"
-cp -r python/manyhands/{blocking,cli} "$site/manyhands/"
+rm -rf "$site/manyhands"
+cp -r python/manyhands "$site/"
+rm -f "$site"/manyhands/_core.*.so  # what the working tree was built with comes before the one below
 cp "$target/$triple/debug/lib_core.so" "$site/manyhands/_core.so"
 if [[ ! -d $site/pytest ]]; then
     # Pure Python, so any pip may fetch it; the last Hypothesis that is, see pyproject.toml.

@@ -104,5 +104,5 @@ def full(proactor: mh.Proactor) -> Iterator[None]:
 
 def pipe_reads(proactor: mh.Proactor, monkeypatch) -> tuple[int, int]:
     """Have the proactor take a pipe for a file: a read of it is with the kernel until somebody writes."""
-    monkeypatch.setattr("manyhands._proactor._file_number", lambda number: number)
+    monkeypatch.setattr("manyhands._proactor.file_number", lambda number: number)
     return os.pipe()

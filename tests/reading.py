@@ -48,11 +48,22 @@ def seen(request: Request) -> tuple[object, ...]:
         request.target,
         request.headers,
         request.host,
-        request.body,
+        body_of(request),
         request.chunked,
         request.http_10,
         request.keep_alive,
     )
+
+
+def body_of(request: Request) -> bytes:
+    """Its body, wherever it is."""
+    if request.file is None:
+        assert request.length == len(request.body)
+        return request.body
+    with request.file as file:
+        body = file.read()
+    assert (request.body, request.length) == (b"", len(body))
+    return body
 
 
 def read(*pieces: bytes, limits: Limits = LIMITS) -> Seen:

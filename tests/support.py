@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -26,3 +27,20 @@ def wait_until(predicate: Callable[[], object], timeout: float = LONG) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{predicate} does not hold after {timeout} s")
         pause.wait(0.001)
+
+
+def wait_collected(*refs: Callable[[], object], timeout: float = LONG) -> None:
+    """Wait until these weak references are dead.
+
+    Once need not be enough: a collection beside another one does nothing, and the monitor holds the frames of a handler
+    that it has found slow while it writes them down, as it finds any on a machine that is busy enough.
+
+    Raises:
+        TimeoutError: something else holds what one of them refers to.
+    """
+
+    def collected() -> bool:
+        gc.collect()
+        return all(ref() is None for ref in refs)
+
+    wait_until(collected, timeout)

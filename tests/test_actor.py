@@ -16,7 +16,7 @@ from acting import Busy, Deliberate, Doer, Plain, fail
 from garbage import Garbage
 from gate import Gate
 from manyhands.testing import wait_all_idle
-from support import LONG, wait_until
+from support import LONG, wait_collected, wait_until
 
 trace: contextvars.ContextVar[str] = contextvars.ContextVar("trace", default="nobody")
 
@@ -255,8 +255,7 @@ def test_an_actor_lives_until_it_is_stopped_and_no_longer(make_loop):
     ref().send(fail)  # it would not be there
     ref().stop()
     loop.join(until_idle=True)
-    gc.collect()
-    assert ref() is None
+    wait_collected(ref)
 
 
 def test_a_reply_that_was_refused_is_kept_by_nobody(make_loop):

@@ -62,6 +62,8 @@ def test_in_every_state_at_every_end_every_message_ends_exactly_once(make_loop, 
         if state in ("running", "failing"):
             crew = [spawn(loop.join) for _ in range(threads)]
             gate.wait_entered()
+            # One that comes after loop.close() is refused.
+            wait_until(lambda loop=loop: loop.joined == threads)
         match end:
             case "stop" | "drain":
                 actor.stop(drain=end == "drain")

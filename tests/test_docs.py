@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import manyhands as mh
-from manyhands import _core, blocking, coroutines, errors, testing
+from manyhands import _core, blocking, coroutines, debug, errors, testing
 from manyhands.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def test_the_readme_begins_with_an_example_and_the_two_commands() -> None:
     assert programs(ROOT / "README.md")[0][1]
     assert "make demo" in first
     assert "make test" in first
-    for missing in ("UDP", "happy eyeballs", "subprocesses", "portal", "pytest plugin", "WebSocket", "dashboard"):
+    for missing in ("UDP", "happy eyeballs", "subprocesses", "portal", "pytest plugin"):
         assert missing in (ROOT / "README.md").read_text(encoding="utf-8").split("## Not yet")[1]
 
 
@@ -159,6 +159,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     wanted |= {f"manyhands.{name}" for name in errors.__all__}
     wanted |= {f"manyhands.testing.{name}" for name in testing.__all__}
     wanted |= {f"manyhands.blocking.{name}" for name in blocking.__all__}
+    wanted |= {f"manyhands.debug.{name}" for name in debug.__all__}
     wanted |= {f"manyhands.coroutines.{name}" for name in coroutines.__all__}
     owners = (mh.EventLoop, mh.Watch, mh.Strand, mh.Timer, mh.ThreadPool, mh.Job, mh.Actor, mh.Proactor, mh.Operation)
     for owner in owners:

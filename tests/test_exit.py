@@ -18,7 +18,11 @@ import manyhands as mh
 signal.alarm(20)  # a program that hangs dies by the signal, and its status says so
 
 def echo(watch, events):
-    watch.source.send(watch.source.recv(100))
+    try:
+        data = watch.source.recv(100)
+    except BlockingIOError:  # readiness may be spurious
+        return
+    watch.source.send(data)
 
 def load(loop):
     "Work that never ends: messages, timers and echoes that make the next one."
@@ -201,7 +205,8 @@ def exit_once(code: str) -> tuple[int, str, float]:
     return ended.returncode, ended.stderr, end - float(said[0]) if said else -1.0
 
 
-def check_exits(name: str, times: int) -> None:
+def check_exits(name: str, times: int, *, quick: bool) -> None:
+    # A hang ends by the alarm, and its status says so. How quick an exit is, is asked where nothing else is running.
     status, code = PROGRAMS[name]
     with ThreadPoolExecutor(2) as executor:
         exits = list(executor.map(exit_once, [QUIET + PRELUDE + code] * times))
@@ -215,8 +220,9 @@ def check_exits(name: str, times: int) -> None:
             assert "FATAL" not in stderr.upper()
         else:
             assert stderr == ""
-    limit = 2.5 if name == "a handler blocked past the end of the process" else 1.0
-    assert statistics.median(seconds for _, _, seconds in exits) < limit
+    if quick:
+        limit = 2.5 if name == "a handler blocked past the end of the process" else 1.0
+        assert statistics.median(seconds for _, _, seconds in exits) < limit
 
 
 @pytest.mark.fault
@@ -226,7 +232,7 @@ def test_the_process_ends_with_threads_joined_and_no_stop(name):
 
     FAULT 25, ten exits of each program.
     """
-    check_exits(name, 10)
+    check_exits(name, 10, quick=False)
 
 
 @pytest.mark.fault
@@ -234,7 +240,7 @@ def test_the_process_ends_with_threads_joined_and_no_stop(name):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_two_hundred_of_two_hundred_exits_are_clean(name):
     """FAULT 25. The same, 200 of 200."""
-    check_exits(name, 200)
+    check_exits(name, 200, quick=True)
 
 
 @pytest.mark.fault

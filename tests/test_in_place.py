@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import threading
+from contextlib import ExitStack
 
 import pytest
 
 import manyhands as mh
 from gate import Gate
+from manyhands import _guards
 from pooling import Deliberate, F, R, Y, fail, occupied, outcome
 from support import LONG, wait_until
 from turning import nothing
@@ -307,3 +310,47 @@ def test_a_watch_is_served_while_a_job_runs_in_place(make_pool, loop, joined, pa
         watch.remove()
         assert jobs[0].reason is mh.StopReason.OWNER_GONE
     outcome(jobs[0])
+
+
+@pytest.mark.skipif(not _guards.gil_enabled(), reason="with threads in parallel the lead is given away at once")
+def test_short_jobs_in_place_wake_no_second_thread(make_pool, loop, joined):
+    """T75f. With the GIL a thread that runs one short job after the other keeps the lead; ADR 11. Half of them, at least: the
+    machine may hold up any.
+    """
+    pool = make_pool(2)
+    count, left = 400, [400]
+    over = threading.Event()
+    with joined(loop, 3):
+        strand = loop.strand()
+
+        def job() -> None:
+            select.select([], [], [], 0.0001)  # time for a second thread to come
+            left[0] -= 1
+            if left[0]:
+                strand.post(handler)
+            else:
+                over.set()
+
+        def handler() -> None:
+            pool.enqueue(job, in_place=True)
+
+        wait_until(lambda: loop.stats().parked == 2)
+        before = loop.stats()
+        strand.post(handler)
+        assert over.wait(LONG)
+        after = loop.stats()
+    assert pool.stats().threads == 0
+    assert after.wakes + after.standbys - before.wakes - before.standbys < count / 2
+
+
+def test_jobs_in_place_that_wait_hand_the_loop_over(make_pool, loop, joined, ask):
+    """T75f. Whoever has the lead and waits in its job loses it: the next is begun while the first waits, and so on."""
+    pool = make_pool(4)
+    with joined(loop, 5), ExitStack() as gates:
+        for _ in range(4):
+            gate = gates.enter_context(Gate())
+            ask(pool, gate)
+            gate.wait_entered()
+        heard = threading.Event()
+        loop.post(heard.set)
+        assert heard.wait(LONG)

@@ -146,6 +146,7 @@ def test_the_block_is_not_left_while_its_callback_runs(make_pool):
 def test_a_callback_whose_block_was_left_meanwhile_is_not_called(make_pool):
     """T75i. Two are due; while the first runs, the block of the second is left: it is not called any more."""
     calls: list[int] = []
+    registered = threading.Event()
     pool = make_pool(1)
     with Gate() as gate:
 
@@ -153,11 +154,12 @@ def test_a_callback_whose_block_was_left_meanwhile_is_not_called(make_pool):
             job = mh.current_job()
             with job.on_stop(gate):
                 with job.on_stop(lambda: calls.append(1)):
+                    registered.set()
                     gate.wait_entered()
                 gate.open()
 
         job = pool.enqueue(work)
-        wait_until(job.running)
+        assert registered.wait(LONG)
         job.stop()
         assert outcome(job) == ("returned", None)
     pool.destroy(LONG)

@@ -319,8 +319,7 @@ def test_a_loop_object_that_is_given_up_with_tasks_in_it_is_freed():
     with pytest.raises(LoopClosed):
         waiting.pop().start_soon(mh.sleep, 1)
     waiting.pop().set()
-    collect()
-    assert live_objects()["tasks"] == 0
+    wait_until(lambda: collect() is None and live_objects()["tasks"] == 0)
 
 
 def test_a_thread_that_blocks_in_a_task_does_not_keep_an_interrupted_program(logged, monkeypatch):
@@ -354,7 +353,7 @@ def test_a_thread_that_blocks_in_a_task_does_not_keep_an_interrupted_program(log
         mh.run(main, threads=2)
     loop = loops.pop()
     loop.close(LONG)
-    for task in mh._tasks._run._tasks_of(loop._root):
+    for task in mh._sight.tasks_below(loop._root):
         task.abandon()
     loop._root = None
 
@@ -639,5 +638,4 @@ def test_a_program_leaves_nothing_behind(threads):
     for _ in range(3):
         with pytest.raises(ExceptionGroup):
             run(main, threads=threads)
-    gc.collect()
-    wait_until(lambda: live_objects()["tasks"] == 0)
+    wait_until(lambda: gc.collect() is not None and live_objects()["tasks"] == 0)

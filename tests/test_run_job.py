@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import signal
 import threading
 import weakref
@@ -15,7 +14,7 @@ from between import on_threads, run, until
 from gate import Gate
 from manyhands import blocking
 from manyhands.errors import Cancelled
-from support import LONG
+from support import LONG, wait_collected
 
 
 class Blocked:
@@ -400,8 +399,7 @@ def test_nothing_is_left_of_a_job_that_was_awaited(pool):
         return seen
 
     seen = run(main)
-    gc.collect()
-    assert [ref() for ref in seen] == [None, None]
+    wait_collected(*seen)
 
 
 @pytest.mark.usefixtures("on_main")

@@ -111,3 +111,52 @@ def test_a_thread_that_waits_is_not_a_slow_handler(make_loop, joined, records):
         records.texts.clear()
         records.came.clear()
         assert not records.came.wait(0.1)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_task_that_blocks_is_named(records, together):
+    """T102. By the name that it was given, wherever below the root it was started; and in the dump."""
+    dumped: list[str] = []
+
+    async def block(gate: Gate) -> None:
+        await mh.sleep(0)  # not in its first step
+        a_function_that_blocks(gate)
+
+    async def watch(gate: Gate) -> None:
+        loop = mh.current_task().group.owner
+        gate.wait_entered()
+        try:
+            while not any("a_function_that_blocks" in text for text in records.texts):
+                assert records.came.wait(LONG), "nothing was logged while the task was inside"
+                records.came.clear()
+            dumped.append(loop.dump())
+        finally:
+            gate.open()
+
+    async def main() -> None:
+        with Gate() as gate:
+            async with mh.create_task_group() as outer:
+                outer.start_soon(middle, gate)
+                await mh.sleep(0)
+                await watch(gate)
+
+    async def middle(gate: Gate) -> None:
+        async with mh.create_task_group(together=together) as group:
+            group.start_soon(block, gate, name="crawler.fetch-3")
+            group.start_soon(mh.sleep, 0, name="crawler.fetch-4")
+
+    mh.run(main, threads=3)
+    slow = [text for text in records.texts if "a_function_that_blocks" in text]
+    assert len(slow) == 1
+    assert "task 'crawler.fetch-3' has run for" in slow[0]
+    assert "runs task 'crawler.fetch-3', " in dumped[0]
+
+
+def test_a_task_that_nobody_is_found_for_is_a_task(make_loop):
+    """T102. It may have ended between the look at the thread and the look for its task: then it is not another's name."""
+
+    class Seat:
+        watch = 0
+        task = 1
+
+    assert mh._sight.what_runs(make_loop(), Seat()) == "a task"  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
+from manyhands._running import go_on_by_steps
 from pooling import Deliberate, F, R, S, Y, occupied, outcome
 from support import LONG, wait_until
 from turning import nothing
@@ -282,3 +283,60 @@ def test_a_stepwise_job_that_runs_long_gives_others_their_turn(make_pool):
     finally:
         over.set()
     assert job.result(LONG) == "over"
+
+
+def test_a_plain_function_may_go_on_by_steps(make_pool, loop, joined):
+    """T66a. It holds its thread in the syncs of its plain part and gives it back in those of its steps; one job, one value."""
+    places: list[tuple[int, int]] = []
+    pool = make_pool(1)
+
+    def on_sync(job: mh.Job, value: object) -> None:
+        stats = pool.stats()
+        places.append((stats.syncing_held, stats.syncing_parked))
+        job.answer(value)
+
+    def rest(first: object):
+        if (yield mh.CHECKING_IN) is mh.STOPPING:
+            return mh.STOPPED
+        yield mh.SYNC(2)
+        return [first, mh.current_job().answered]
+
+    def work() -> object:
+        job = mh.current_job()
+        return go_on_by_steps(job, rest(job.sync(1)))
+
+    with joined(loop, 1):
+        job = pool.enqueue(work, owner=loop.strand(), on_sync=on_sync)
+        assert job.result(LONG) == [1, 2]
+    assert places == [(1, 0), (0, 1)]
+
+
+def test_what_goes_on_by_steps_and_is_stopped_without_a_thread_is_told(make_pool, loop, joined):
+    """T66a. As any stepwise job: STOPPING is sent, on a thread of the pool, and the generator ends."""
+    told: list[object] = []
+
+    def rest():
+        told.append((yield mh.SYNC()))
+        raise mh.JobStopped(mh.current_job().reason)
+
+    pool = make_pool(1)
+    with joined(loop, 1):
+        job = pool.enqueue(lambda: go_on_by_steps(mh.current_job(), rest()), owner=loop.strand(), on_sync=nothing)
+        wait_until(lambda: pool.stats().syncing_parked == 1)
+        assert job.stop() is True
+        assert outcome(job) == ("cancelled", CALLER)
+    assert told == [mh.STOPPING]
+
+
+def test_what_never_has_to_wait_ends_as_a_plain_call(make_pool):
+    """T66a. Checking in with nobody waiting keeps the thread; what it raises is the job's."""
+
+    def rest(count: int):
+        for _ in range(count):
+            assert (yield mh.CHECKING_IN) is mh.RUNNING
+        return 1 // (count - 3)
+
+    pool = make_pool(1)
+    assert pool.enqueue(lambda: go_on_by_steps(mh.current_job(), rest(4))).result(LONG) == 1
+    with pytest.raises(ZeroDivisionError):
+        pool.enqueue(lambda: go_on_by_steps(mh.current_job(), rest(3))).result(LONG)

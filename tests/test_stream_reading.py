@@ -31,6 +31,29 @@ def test_receive_gives_what_there_is_and_at_most_what_was_asked_for():
     run(main)
 
 
+@pytest.mark.parametrize("held", [bytes, memoryview, lambda data: {data: 0}], ids=["object", "view", "key"])
+def test_bytes_that_somebody_holds_never_change(held):
+    """T88. A thread fills the bytes that it gave last anew, if nobody has them any more; of every hash it knows nothing."""
+
+    async def main() -> None:
+        async with linked() as (stream, peer):
+            kept = []
+            for n in range(6):
+                peer.sendall(bytes([n]) * 1000)
+                kept.append(held(await stream.receive_exactly(1000) if n == 3 else await stream.receive()))
+                hash(await echoed(stream, peer, 100 + n))
+            for n in range(6):
+                assert next(iter(kept[n])) in (n, bytes([n]) * 1000)
+                assert kept[n] == held(bytes([n]) * 1000)
+            assert {await echoed(stream, peer, 7), await echoed(stream, peer, 8)} == {b"\x07" * 1000, b"\x08" * 1000}
+
+    async def echoed(stream: mh.SocketStream, peer: socket.socket, n: int) -> bytes:
+        peer.sendall(bytes([n]) * 1000)
+        return await stream.receive()
+
+    run(main)
+
+
 @pytest.mark.parametrize("method", ["receive", "receive_exactly"])
 def test_a_count_that_makes_no_sense_is_refused_at_the_call(method):
     """Issue: bad input. Nothing is taken."""

@@ -398,7 +398,7 @@ def test_a_semaphore_lets_so_many_in_at_a_time(threads):
                 with guard:
                     inside += 1
                     most = max(most, inside)
-                await mh.checkpoint()
+                await until(lambda: most >= 2)
                 with guard:
                     inside -= 1
 

@@ -23,6 +23,7 @@ from manyhands.errors import (
     EndOfStream,
     WouldBlock,
 )
+from support import wait_collected
 
 
 def closing(*ends):
@@ -443,8 +444,7 @@ def test_a_stream_in_a_cycle_with_what_it_holds_is_collected():
         await send.send(item)
 
     seen = run(main)
-    gc.collect()
-    assert [ref() for ref in seen] == [None, None]
+    wait_collected(*seen)
 
 
 def test_items_are_sent_by_threads_and_by_finalizers():

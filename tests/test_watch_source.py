@@ -10,7 +10,8 @@ import pytest
 
 import manyhands as mh
 from descriptors import move_to
-from manyhands.testing import MockClock, wait_all_idle
+from gate import Gate
+from manyhands.testing import MockClock, hold, wait_all_idle
 from support import LONG, wait_until
 from turning import BRIEF, nothing
 
@@ -288,3 +289,81 @@ def test_a_plain_number_that_has_a_new_owner_is_not_closed(make_loop, pair):
         loop.run_ready()
         assert received == [b"x"]
         new.remove()
+
+
+def test_the_source_of_a_watch_stays_open_while_its_timer_is_inside(make_loop, joined, pair):
+    """T33a, T33b. A timer on the watch's own strand uses what the watch has: as its handler, it is waited for."""
+    loop = make_loop()
+    near, _ = pair()
+    source = Source(near)
+    watch = loop.add(source, READ, nothing, close=True)
+    with joined(loop, 2), Gate() as gate:
+        closed_inside: list[int] = []
+
+        def tick() -> None:
+            gate()
+            closed_inside.append(source.closed)
+
+        watch.strand.call_later(0, tick)
+        gate.wait_entered()
+        assert watch.remove(timeout=0) is False
+        assert source.closed == 0
+        gate.open()
+        assert watch.remove() is True
+        assert source.closed == 1
+        assert closed_inside == [0]
+
+
+def test_a_timer_that_removes_its_own_watch_has_its_source_closed_at_once(make_loop, pair):
+    """T33b. Nobody else can be inside: an idle connection's timer may end it, and see that it has."""
+    loop = make_loop()
+    source = Source(pair()[0])
+    watch = loop.add(source, READ, nothing, close=True)
+    closed: list[int] = []
+    watch.strand.call_later(0, lambda: closed.extend([watch.remove(), source.closed]))
+    loop.run_ready()
+    loop.run_ready()
+    assert closed == [True, 1]
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("point", ["remove.word", "strand.begin"])
+def test_a_source_is_closed_beneath_a_message_of_a_shared_strand_but_not_if_it_is_removed_there(
+    make_loop, joined, pair, point
+):
+    """T33b. A message is no handler of the watch: another thread's removal waits for the handler alone, and has closed the
+    source when it returns. A removal that is posted to the strand comes before the message or after it.
+    """
+    loop = make_loop()
+    strand = loop.strand()
+    first, second = Source(pair()[0]), Source(pair()[0])
+    watches = [loop.add(source, READ, nothing, strand=strand, close=True) for source in (first, second)]
+    seen: list[int] = []
+    with joined(loop, 3), Gate() as gate:
+
+        def message() -> None:
+            gate()
+            seen.extend([first.closed, second.closed])
+
+        with hold(point) as held:
+            if point == "strand.begin":
+                strand.post(message)
+                strand.post(watches[1].remove)
+                held.wait_reached()  # a thread has taken the strand, and is about to begin it
+                assert watches[0].remove() is True
+            else:
+                remover = threading.Thread(target=watches[0].remove)
+                remover.start()
+                held.wait_reached()  # the removal has begun, and the source is open
+                assert first.closed == 0
+                strand.post(message)
+                strand.post(watches[1].remove)
+                gate.wait_entered()
+                held.release()
+                remover.join(LONG)
+        gate.wait_entered()
+        assert (first.closed, second.closed) == (1, 0)
+        gate.open()
+        wait_all_idle(loop)
+    assert seen == [1, 0]
+    assert second.closed == 1

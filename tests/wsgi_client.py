@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from manyhands.server._environ import base_environ, environ_of
 from manyhands.server._limits import Limits
 from manyhands.server._request import Request, RequestReader
 from manyhands.server._response import ResponseFrame
-from manyhands.server._wsgi import Exchange, base_environ, environ_of
+from manyhands.server._wsgi import Exchange
 
 GET = b"GET /a%2Fb%C3%A9?c=%20d HTTP/1.1\r\nHost: example:80\r\n\r\n"
 
@@ -44,7 +45,8 @@ class Client:
 
     def call(self, app) -> tuple[str, list[str], bytes]:
         """Run the application; status line, header lines (but Server and Date), and the body as it was framed."""
-        self.exchange.run(app, self.environ)
+        for _ in self.exchange.run(app, self.environ) or ():
+            pass
         return self.parts()
 
     def parts(self) -> tuple[str, list[str], bytes]:

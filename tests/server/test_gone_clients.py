@@ -10,6 +10,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
+from manyhands.server import Server
 from serving import GET, Client, Working, ask, connect, get, hello
 from support import LONG, wait_until
 
@@ -99,6 +100,79 @@ def test_a_view_that_finishes_although_its_client_closed_its_half_writes_its_res
     assert access() == [("GET /late HTTP/1.1", 200)]
 
 
+def test_a_client_that_closes_its_half_is_answered_if_that_is_the_policy(start_server, access):
+    """FAULT 3. `half_close="finish"`: all that it sent is answered, and nothing is told to stop; then it is closed."""
+    with Gate() as gate:
+        connections = []
+
+        def view(environ, start_response):
+            connections.append(environ["manyhands.connection"])
+            gate()
+            mh.check_in()
+            return hello(environ, start_response)
+
+        server = start_server(view, half_close="finish")
+        with connect(server) as sock:
+            sock.sendall(get(b"/first") + get(b"/second"))
+            gate.wait_entered()
+            sock.shutdown(socket.SHUT_WR)
+            wait_until(lambda: connections[0]._input_over)
+            assert not connections[0].gone
+            gate.open()
+            assert sock.response()[2] == b"/first"
+            assert sock.response()[2] == b"/second"
+            assert sock.rest() == b""
+    assert access() == [("GET /first HTTP/1.1", 200), ("GET /second HTTP/1.1", 200)]
+    wait_until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["at once", "after the half-close"])
+def test_a_reset_ends_a_request_whatever_the_policy(start_server, half):
+    """After the half-close nothing is read any more, and a reset is heard all the same."""
+    view = Working()
+    server = start_server(view, half_close="finish")
+    with connect(server) as sock:
+        sock.sendall(get(b"/work"))
+        view.wait_begun()
+        (job,) = view.jobs
+        if half:
+            sock.shutdown(socket.SHUT_WR)
+            (connection,) = server._open
+            wait_until(lambda: connection._input_over)
+            assert job.reason is None
+        sock.reset()
+        wait_until(lambda: job.status is mh.JobStatus.STOPPED)
+    assert job.reason is mh.StopReason.OWNER_GONE
+    assert view.raised
+
+
+def test_urgent_data_before_the_end_is_nothing_to_the_server(start_server):
+    """It is asked to report such data, as that is what it can ask for without asking for anything."""
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            gate()
+            return hello(environ, start_response)
+
+        server = start_server(view, half_close="finish")
+        with connect(server) as sock:
+            sock.sendall(GET)
+            gate.wait_entered()
+            sock.send(b"?", socket.MSG_OOB)
+            sock.shutdown(socket.SHUT_WR)
+            (connection,) = server._open
+            wait_until(lambda: connection._input_over)
+            gate.open()
+            assert sock.response()[2] == b"/"
+            assert sock.rest() == b""
+
+
+def test_a_policy_that_does_not_exist_is_refused():
+    """By its name, at once."""
+    with pytest.raises(ValueError, match="half_close"):
+        Server(hello, half_close="perhaps")
+
+
 def test_a_response_that_was_given_is_written_to_the_end_although_no_request_will_follow(start_server):
     """FAULT 3. The client closes its half while most of a large response is still on its way."""
     body = os.urandom(16 << 20)
@@ -152,7 +226,7 @@ def test_a_client_that_is_not_read_any_more_and_goes_is_noticed_by_writing_to_it
     server = start_server(view)
     with connect(server) as sock:
         sock.sendall(GET)
-        wait_until(lambda: server.pool.stats().syncing_held == 1)
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
         sock.sendall(GET * 3000)
         wait_until(lambda: found["connection"]._watch.paused)
         sock.reset()

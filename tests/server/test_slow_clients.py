@@ -32,13 +32,13 @@ def test_a_client_that_reads_slowly_holds_one_piece(start_server):
     server = start_server(lambda environ, start_response: (start_response("200 OK", []), pieces())[1])
     with connect(server) as sock:
         sock.sendall(GET)
-        wait_until(lambda: server.pool.stats().syncing_held == 1)
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
         for _ in range(3):
             before = len(produced)
             received = 0
             while received < 8 << 20:
                 received += len(sock.recv(1 << 20))
-            wait_until(lambda: server.pool.stats().syncing_held == 1)
+            wait_until(lambda: server.pool.stats().syncing_parked == 1)
             assert len(produced) > before
         kernel = (len(produced) << 16) - 3 * (8 << 20)
         assert kernel < 16 << 20, "more than all buffers of the kernel was produced for a client that reads nothing"
@@ -113,6 +113,7 @@ def test_a_client_that_sends_far_ahead_is_read_no_further(start_server):
             (connection,) = connections
             wait_until(lambda: connection._watch.paused)
             assert connection._reader.waiting <= 65_536 + 4096
+            assert connection._reader.waiting_requests <= 16 + 4096 // len(GET) + 1
             gate.open()
             assert sock.rest().count(b"HTTP/1.1 200 OK") == count + 1
             sender.join(LONG)

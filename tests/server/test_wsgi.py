@@ -8,6 +8,8 @@ from wsgiref.validate import validator
 
 import pytest
 
+from manyhands.server import _rules
+from manyhands.server._file import FileWrapper
 from manyhands.server._response import ResponseFrame
 from manyhands.server._wsgi import Exchange
 from wsgi_client import GET, Body, Client, List, app_of, environ, request_of
@@ -46,6 +48,7 @@ def test_the_environ_has_what_pep_3333_demands():
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
     }
 
 
@@ -256,33 +259,56 @@ def test_exc_info_replaces_what_was_not_sent_and_raises_what_was():
 
 
 @pytest.mark.parametrize(
-    ("app", "error", "words"),
+    ("app", "error", "words", "rule"),
     [
-        (lambda environ, start_response: [b"x"], RuntimeError, "start_response"),
+        (lambda environ, start_response: [b"x"], RuntimeError, "start_response", _rules.START_RESPONSE),
         (
             lambda environ, start_response: (start_response("200 OK", []), start_response("200 OK", [])),
             RuntimeError,
             "twice",
+            _rules.START_RESPONSE,
         ),
-        (app_of(["text"]), TypeError, "bytes"),
-        (app_of(["te", "xt"]), TypeError, "bytes"),
-        (app_of(iter(["text"])), TypeError, "bytes"),
-        (app_of([None]), TypeError, "bytes"),
-        (app_of(None), TypeError, "not iterable"),
-        (lambda environ, start_response: start_response("200 OK", [])("text"), TypeError, "bytes"),
-        (lambda environ, start_response: start_response("200 OK", {"X": "y"}), TypeError, "list"),
-        (app_of([b"x"], headers=[("X", "a\r\nb: c")]), ValueError, "line break"),
-        (app_of([b"x"], headers=[("Transfer-Encoding", "chunked")]), ValueError, "PEP 3333"),
-        (app_of([b"x"], "OK"), ValueError, "status"),
+        (app_of(["text"]), TypeError, "bytes", _rules.BYTES),
+        (app_of(["te", "xt"]), TypeError, "bytes", _rules.BYTES),
+        (app_of(iter(["text"])), TypeError, "bytes", _rules.BYTES),
+        (app_of("text"), TypeError, "bytes", _rules.BYTES),
+        (app_of(b"bytes"), TypeError, "bytes", _rules.BYTES),
+        (app_of([None]), TypeError, "bytes", _rules.BYTES),
+        (app_of(None), TypeError, "not iterable", _rules.APPLICATION),
+        (lambda environ, start_response: start_response("200 OK", [])("text"), TypeError, "bytes", _rules.BYTES),
+        (
+            lambda environ, start_response: start_response("200 OK", {"X": "y"}),
+            TypeError,
+            "list",
+            _rules.START_RESPONSE,
+        ),
+        (app_of([b"x"], headers=[("X", "a\r\nb: c")]), ValueError, "line break", _rules.START_RESPONSE),
+        (app_of([b"x"], headers=[("X", b"y")]), TypeError, "str", _rules.START_RESPONSE),
+        (app_of([b"x"], headers=[("X",)]), ValueError, "unpack", _rules.START_RESPONSE),
+        (app_of([b"x"], headers=[("X", "\u20ac")]), ValueError, "latin-1", _rules.START_RESPONSE),
+        (app_of([b"x"], headers=[("X:", "y")]), ValueError, "no name", _rules.START_RESPONSE),
+        (app_of([b"x"], headers=[("Transfer-Encoding", "chunked")]), ValueError, "server's", _rules.HOP_BY_HOP),
+        (app_of([b"x"], headers=[("Content-Length", "one")]), ValueError, "number", _rules.CONTENT_LENGTH),
+        (app_of([b"x"], headers=[("Content-Length", "1")] * 2), ValueError, "two", _rules.CONTENT_LENGTH),
+        (app_of([b"x"], "OK"), ValueError, "status", _rules.START_RESPONSE),
+        (app_of([b"x"], b"200 OK"), TypeError, "status", _rules.START_RESPONSE),
     ],
 )
-def test_an_application_that_breaks_the_rules_is_told_which(app, error, words):
-    """Before anything was sent, so that the client can be told something."""
+def test_an_application_that_breaks_the_rules_is_told_which(app, error, words, rule):
+    """Before anything was sent, so that the client can be told something. The error knows the rule's section."""
     client = Client()
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words) as caught:
         client.call(app)
     assert client.sent == []
     assert not client.exchange.head_sent
+    assert _rules.rule_of(caught.value) == rule
+
+
+def test_an_error_of_the_applications_own_is_about_no_rule():
+    """Whatever it looks like."""
+    with pytest.raises(TypeError) as caught:
+        Client().call(lambda environ, start_response: environ + 1)
+    assert _rules.rule_of(caught.value) is None
 
 
 @pytest.mark.parametrize("where", ["before the head", "after the head", "at the end", "never"])
@@ -323,7 +349,7 @@ def test_close_is_called_when_the_client_has_gone():
 
     exchange = Exchange(ResponseFrame(request_of(GET)), send)
     with pytest.raises(Gone):
-        exchange.run(app_of(body), {})
+        next(exchange.run(app_of(body), {}))
     assert body.closed == 1
 
 
