@@ -13,19 +13,23 @@ worker on a core that sleeps, which costs more than anything else here and is th
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-from benchmarks._process import ALL_CORES, CORES, SERVER_CORES, has_module, in_child
-from benchmarks._report import Column, Plan, Report, Row, Target, alternate, figure_columns, find, ratio_targets
+from benchmarks._report import Plan, Report
+from benchmarks._round_trip import (
+    Engine,
+    Measured,
+    measure_round_trips,
+    timed,
+    timed_in_task,
+    with_anyio,
+    with_asyncio,
+    with_trio,
+)
 
 QUESTION = "submit().result() of a no-op, one at a time, beside other pools"
 
 LIMIT = 0.7
-CALLS = 10_000
-WARM_UP = 500
 NEEDS = {
     "two queues": None,
     "ThreadPoolExecutor": None,
@@ -38,39 +42,10 @@ NEEDS = {
 }
 """Engine -> the module that it needs."""
 
-Measured = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Case:
-    """Whose pool, and where."""
-
-    engine: str
-    cores: int
-
 
 def measure(plan: Plan) -> Report:
-    """Measure each case in a child of its own."""
-    missing = [name for name, module in NEEDS.items() if module and not has_module(module, plan.python)]
-    engines = [name for name in NEEDS if name not in missing]
-    cases = [Case(engine, cores) for cores in ((1, 2) if len(CORES) > 1 else (1,)) for engine in engines]
-    rows = {case: Row(vars(case)) for case in cases}
-    calls = CALLS // (10 if plan.quick else 1)
-    for case in alternate(cases, plan.rounds):
-        cores = SERVER_CORES if case.cores == 1 else ALL_CORES
-        rows[case].add(**in_child(run, python=plan.python, cores=cores, engine=case.engine, calls=calls))
-    columns: list[Column] = [*figure_columns("us each", "us"), Column("CPU us", "cpu_us")]
-    notes = [f"not installed: {', '.join(missing)}"] if missing else []
-    return Report(list(rows.values()), columns, _targets(list(rows.values())), notes, {"calls": calls})
-
-
-def _targets(rows: list[Row]) -> list[Target]:
-    targets: list[Target] = []
-    for cores in (1, 2):
-        ours, theirs = (find(rows, engine=engine, cores=cores) for engine in ("manyhands", "ThreadPoolExecutor"))
-        if ours and theirs:
-            targets += ratio_targets(f"manyhands / ThreadPoolExecutor, cores: {cores}", ours, theirs, "us", LIMIT)
-    return targets
+    """Measure each engine beside `ThreadPoolExecutor`."""
+    return measure_round_trips(run, plan, NEEDS, "ThreadPoolExecutor", LIMIT)
 
 
 # ---- in the child ----
@@ -79,29 +54,6 @@ def _targets(rows: list[Row]) -> list[Target]:
 def run(engine: str, calls: int) -> Measured:
     """Make `calls` calls. Returns microseconds of each, on the clock and of CPU."""
     return ENGINES[engine](calls)
-
-
-def _timed(call: Callable[[], object], calls: int) -> Measured:
-    for _ in range(WARM_UP):
-        call()
-    started, cpu = time.perf_counter(), time.process_time()
-    for _ in range(calls):
-        call()
-    return _figures(started, cpu, calls)
-
-
-async def _timed_in_task(call: Callable[[], Coroutine[Any, Any, object]], calls: int) -> Measured:
-    for _ in range(WARM_UP):
-        await call()
-    started, cpu = time.perf_counter(), time.process_time()
-    for _ in range(calls):
-        await call()
-    return _figures(started, cpu, calls)
-
-
-def _figures(started: float, cpu: float, calls: int) -> Measured:
-    wall, used = time.perf_counter() - started, time.process_time() - cpu
-    return {"us": wall / calls * 1e6, "cpu_us": used / calls * 1e6}
 
 
 def _with_queues(calls: int) -> Measured:
@@ -122,7 +74,7 @@ def _with_queues(calls: int) -> Measured:
     worker = threading.Thread(target=serve)
     worker.start()
     try:
-        return _timed(call, calls)
+        return timed(call, calls)
     finally:
         there.put(None)
         worker.join()
@@ -132,27 +84,21 @@ def _with_executor(calls: int) -> Measured:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(4) as pool:
-        return _timed(lambda: pool.submit(int).result(), calls)
+        return timed(lambda: pool.submit(int).result(), calls)
 
 
 def _with_manyhands(calls: int) -> Measured:
     import manyhands as mh
 
     with mh.ThreadPool(4) as pool:
-        return _timed(lambda: pool.submit(int).result(), calls)
+        return timed(lambda: pool.submit(int).result(), calls)
 
 
 def _with_gevent(calls: int) -> Measured:
     import gevent
 
     pool = gevent.get_hub().threadpool
-    return _timed(lambda: pool.spawn(int).get(), calls)
-
-
-def _with_to_thread(calls: int) -> Measured:
-    import asyncio
-
-    return asyncio.run(_timed_in_task(lambda: asyncio.to_thread(int), calls))
+    return timed(lambda: pool.spawn(int).get(), calls)
 
 
 def _with_asyncio_over_manyhands(calls: int) -> Measured:
@@ -164,30 +110,16 @@ def _with_asyncio_over_manyhands(calls: int) -> Measured:
         return await asyncio.wrap_future(pool.submit(int))
 
     with mh.ThreadPool(4) as pool:
-        return asyncio.run(_timed_in_task(call, calls))
+        return asyncio.run(timed_in_task(call, calls))
 
 
-def _with_anyio(calls: int) -> Measured:
-    import anyio
-    import anyio.to_thread
-
-    return anyio.run(_timed_in_task, lambda: anyio.to_thread.run_sync(int), calls)
-
-
-def _with_trio(calls: int) -> Measured:
-    import trio
-
-    measured: Measured = trio.run(_timed_in_task, lambda: trio.to_thread.run_sync(int), calls)
-    return measured
-
-
-ENGINES: dict[str, Callable[[int], Measured]] = {
+ENGINES: dict[str, Engine] = {
     "two queues": _with_queues,
     "ThreadPoolExecutor": _with_executor,
     "manyhands": _with_manyhands,
     "gevent": _with_gevent,
-    "asyncio.to_thread": _with_to_thread,
+    "asyncio.to_thread": with_asyncio,
     "asyncio over manyhands": _with_asyncio_over_manyhands,
-    "AnyIO": _with_anyio,
-    "trio": _with_trio,
+    "AnyIO": with_anyio,
+    "trio": with_trio,
 }
