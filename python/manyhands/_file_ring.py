@@ -37,6 +37,7 @@ class RingFiles:
     def __init__(self, loop: EventLoop, pending: dict[Operation[Any], None], ended: Callable[[], None]) -> None:
         self._ring = _core.Ring()
         self._pending = pending
+        self._closed = False
         self._watch = loop.add(
             self._ring.signal,
             Events.READ,
@@ -77,6 +78,7 @@ class RingFiles:
 
     def close(self, deadline: float) -> None:
         """Ask for the end of everything, and wait for it until a deadline."""
+        self._closed = True
         for back in self._ring.close():
             self._settle(*back)
         while self._ring.pending and time.monotonic() < deadline:
@@ -102,6 +104,8 @@ class RingFiles:
 
     def _settle(self, operation: Operation[Any], number: int, fresh: bytes | None) -> None:
         self._pending.pop(operation, None)
+        # Also of one that started when the close had looked already who was pending.
+        operation._closing = operation._closing or self._closed
         if number >= 0:
             moved = None if operation._kind == "fsync" else number
             operation._settle(fresh if operation._kind == "read" else moved, None, number)

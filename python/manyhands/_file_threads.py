@@ -83,6 +83,7 @@ class ThreadFiles:
 
     def _end(self, operations: list[Operation[Any]], deadline: float) -> None:
         for operation in operations:
+            operation._closing = True
             self.abort(operation)
         for operation in operations:
             if not operation.done:
