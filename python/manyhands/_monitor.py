@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from manyhands import _core, _guards
 from manyhands._sight import what_runs
+from manyhands._stacks import stack_text
 from manyhands.errors import ManyhandsError
 
 if TYPE_CHECKING:
@@ -150,9 +149,9 @@ def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
 
 
 def _report(loop: EventLoop, seat: _core.Seat) -> None:
+    if not logger.isEnabledFor(logging.WARNING):
+        return  # nobody reads it
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frame = sys._current_frames().get(seat.thread)
-    stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
     logger.warning(
         "loop %r: %s has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads go on. "
         "Do blocking work on a thread of its own. It is at:\n%s",
@@ -161,16 +160,14 @@ def _report(loop: EventLoop, seat: _core.Seat) -> None:
         seat.running or 0.0,
         names.get(seat.thread, str(seat.thread)),
         loop.slow_handler,
-        stack,
+        stack_text(seat.thread),
     )
 
 
 def _report_silent(pool: ThreadPool, job: _core.JobCore) -> None:
-    if job.done() or not job._thread:
+    if job.done() or not job._thread or not pool_logger.isEnabledFor(logging.WARNING):
         return
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frame = sys._current_frames().get(job._thread)
-    stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
     pool_logger.warning(
         "pool %r: job %r was told to stop (%s) and has not checked in for %g s, on thread %r; let it call "
         "manyhands.check_in() now and then, or give it an on_stop. It is at:\n%s",
@@ -179,7 +176,7 @@ def _report_silent(pool: ThreadPool, job: _core.JobCore) -> None:
         job.reason.name if job.reason is not None else "",
         pool._stop_warning,
         names.get(job._thread, str(job._thread)),
-        stack,
+        stack_text(job._thread),
     )
 
 

@@ -10,9 +10,7 @@ import concurrent.futures
 import logging
 import math
 import os
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +20,7 @@ from manyhands._job import Job, JobSnapshot, StopReason, snapshot, threads_by_id
 from manyhands._job_group import JobGroup
 from manyhands._mapping import map_jobs
 from manyhands._pool_thread import serve, thread_main
+from manyhands._stacks import stack_text
 from manyhands._stats import PoolStats, histogram
 from manyhands.errors import WouldDeadlock
 
@@ -385,5 +384,4 @@ def _waits(call: str, name: str) -> WouldDeadlock:
 def stack_of(name: str | None) -> str:
     """The stack of a thread, as text."""
     ident = next((thread.ident for thread in threading.enumerate() if thread.name == name), None)
-    frame = sys._current_frames().get(ident) if ident is not None else None
-    return "".join(traceback.format_stack(frame)) if frame is not None else "  (the thread has ended)\n"
+    return stack_text(ident)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 import threading
 from typing import TYPE_CHECKING
 
+from manyhands._stacks import Place, stacks_of
+
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Sequence
 
     from manyhands import _core
     from manyhands._loop import EventLoop
@@ -90,18 +92,19 @@ def dump(loop: EventLoop) -> str:
     return "\n".join(lines)
 
 
-def called_by(loop: EventLoop, frame: FrameType | None) -> FrameType | None:
-    """Of the stack that ends in this frame, find what the loop called, whatever that has called."""
+def called_by(loop: EventLoop, stack: Sequence[Place]) -> Place | None:
+    """Of a stack, find what the loop called, whatever that has called."""
     serve = loop._serve.__code__
-    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not serve:
-        frame = frame.f_back
-    return frame
+    for place, (caller, _) in itertools.pairwise(stack):
+        if caller is serve:
+            return place
+    return stack[-1] if stack else None
 
 
 def _place(loop: EventLoop, thread: int) -> str:
     """Say where a thread's callback is."""
-    frame = called_by(loop, sys._current_frames().get(thread))  # the documented way to another thread's stack
-    if frame is None:
+    place = called_by(loop, stacks_of([thread]).get(thread, ()))
+    if place is None:
         return "?"
-    code = frame.f_code
-    return f"{getattr(code, 'co_qualname', code.co_name)} at {code.co_filename}:{frame.f_lineno}"
+    code, line = place
+    return f"{getattr(code, 'co_qualname', code.co_name)} at {code.co_filename}:{line}"

@@ -202,3 +202,30 @@ fn a_step_lets_go_for_a_slow_job_if_it_holds_the_share() {
     assert!(pool.others_wait(&fast), "the share is free");
     assert_eq!(take(&pool, &seats[1]), Some(waiting.id));
 }
+
+/// T66a. What has begun goes on first, and then one begins: however many go on, those that wait to begin have every other turn.
+#[test]
+fn jobs_that_go_on_and_jobs_that_begin_take_turns() {
+    let pool = pool(3, None);
+    let seats = [pool.arrive(Lane::Jobs), pool.arrive(Lane::Jobs), pool.arrive(Lane::Jobs)];
+    let steps = [(); 3].map(|()| enqueue(&pool, Traits { steps: true, ..ORDINARY }));
+    for (seat, job) in seats.iter().zip(&steps) {
+        assert_eq!(take(&pool, seat), Some(job.id));
+    }
+    let new = [(); 3].map(|()| enqueue(&pool, ORDINARY));
+    for job in &steps {
+        pool.stop(job, StopReason::Caller);
+        pool.perform(pool.let_go(job));
+    }
+    let mut taken = Vec::new();
+    for seat in &seats {
+        taken.push(take(&pool, seat).expect("a job"));
+    }
+    assert_eq!(taken, [steps[0].id, new[0].id, steps[1].id]);
+    pool.perform(pool.end(&steps[0], Outcome::Finished).call);
+    assert_eq!(take(&pool, &seats[0]), Some(new[1].id));
+    end(&pool, &new[0]);
+    assert_eq!(take(&pool, &seats[1]), Some(steps[2].id));
+    pool.perform(pool.end(&steps[1], Outcome::Finished).call);
+    assert_eq!(take(&pool, &seats[2]), Some(new[2].id));
+}

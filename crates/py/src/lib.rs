@@ -19,6 +19,7 @@ mod current;
 mod descriptor;
 mod errors;
 mod event_loop;
+mod frames;
 mod group;
 mod held;
 mod in_place;
@@ -61,6 +62,8 @@ mod _core {
     use crate::descriptor::wait_descriptor;
     #[pymodule_export]
     use crate::event_loop::LoopCore;
+    #[pymodule_export]
+    use crate::frames::stacks;
     #[pymodule_export]
     use crate::group::Group;
     #[pymodule_export]

@@ -16,12 +16,15 @@ pub(crate) enum Front {
 }
 
 impl<P: Payload> Pool<P> {
-    /// The job that is next, and where it is: those that go on before those that begin; a slow one only while they have
-    /// not got their share.
+    /// The job that is next, and where it is: one that goes on before one that begins, and then the other way round, so that
+    /// neither kind keeps the other waiting for good; a slow one only while they have not got their share.
     pub(crate) fn first(&self, state: &State<P>) -> Option<(Front, Token)> {
-        if let Some(token) = state.resumed.front() {
-            return Some((Front::Resumed, *token));
-        }
+        let resumed = state.resumed.front().map(|token| (Front::Resumed, *token));
+        let begins = self.first_to_begin(state);
+        if state.resumed_last { begins.or(resumed) } else { resumed.or(begins) }
+    }
+
+    fn first_to_begin(&self, state: &State<P>) -> Option<(Front, Token)> {
         let fast = state.queue.first_key_value();
         let share = state.slow_busy < self.options.max_slow;
         let slow = if share { state.slow_queue.first_key_value() } else { None };

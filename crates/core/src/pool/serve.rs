@@ -95,6 +95,7 @@ impl<P: Payload> Pool<P> {
             return None;
         }
         let (queue, token) = self.first(state)?;
+        state.resumed_last = matches!(queue, Front::Resumed);
         match queue {
             Front::Resumed => _ = state.resumed.pop_front(),
             Front::Queue => _ = state.queue.pop_first(),

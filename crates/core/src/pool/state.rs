@@ -115,6 +115,8 @@ pub(crate) struct State<P> {
     pub(crate) queue: BTreeMap<Key, Token>,
     pub(crate) slow_queue: BTreeMap<Key, Token>,
     pub(crate) resumed: VecDeque<Token>,
+    /// The job that was taken last went on; the next one begins, if any waits to.
+    pub(crate) resumed_last: bool,
     pub(crate) errands: VecDeque<Errand>,
     /// Of jobs that have ended, whose on_done is an errand: they may have left the table. Changed while attached only.
     pub(crate) owed: VecDeque<P>,
@@ -147,6 +149,7 @@ impl<P> State<P> {
             queue: BTreeMap::new(),
             slow_queue: BTreeMap::new(),
             resumed: VecDeque::new(),
+            resumed_last: false,
             errands: VecDeque::new(),
             owed: VecDeque::new(),
             done: BTreeMap::new(),
