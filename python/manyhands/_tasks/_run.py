@@ -14,7 +14,7 @@ from manyhands import _core, _guards
 from manyhands._loop import EventLoop
 from manyhands._sight import tasks_below
 from manyhands._tasks._generators import Generators
-from manyhands._tasks._scope import CancelScope
+from manyhands._tasks._root import Root
 from manyhands.errors import Cancelled, LoopClosed, LoopStopped, WouldDeadlock
 
 if TYPE_CHECKING:
@@ -52,21 +52,12 @@ def get_running_tasks() -> list[_core.Task]:
     return [] if group is None else tasks_below(group)
 
 
-class _Root(_core.Group):
+class _Program(Root):
     """The group of the main task, and of those that end forgotten async generators."""
 
-    def __new__(cls, loop: EventLoop) -> Self:
-        return super().__new__(cls, loop, None, CancelScope())
-
     def __init__(self, loop: EventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.error: BaseException | None = None
-        self.adopt()
-
-    def cancel(self) -> None:
-        scope = self.scope
-        assert scope is not None
-        scope.set_cancelled()
 
     def _member_failed(self, task: _core.Task, error: BaseException) -> None:  # noqa: ARG002 - the others never fail
         self.fail(error)
@@ -77,20 +68,11 @@ class _Root(_core.Group):
             self.error = error
         self.loop.request_stop()
 
-    def abandon(self) -> None:
-        """End every task where it is: nobody serves the loop any more. Those that are waited for come first."""
-        strays = [task for group in self.loop._strays for task in tasks_below(group)]  # noqa: SLF001
-        for task in reversed(tasks_below(self) + strays):
-            try:
-                task.abandon()
-            except BaseException:
-                logger.exception("loop %r: task %r was given up, and raised", self.loop.name, task.name)
-
 
 class _Interruption:
     """The first Ctrl-C cancels the main task; the second is Python's own KeyboardInterrupt, wherever the main thread is."""
 
-    def __init__(self, root: _Root) -> None:
+    def __init__(self, root: _Program) -> None:
         self._root = root
         self._previous: Any = None
         self.came = False
@@ -160,8 +142,7 @@ def run(
             "or call run() on a thread of its own"
         )
     loop = EventLoop(name=name, clock=clock, poller=poller)
-    root = _Root(loop)
-    loop._root = root  # noqa: SLF001 - the loop holds its tasks: see crates/py/src/task.rs
+    root = _Program(loop)
     with _Interruption(root) as interruption:
         results, stopped = _run(loop, root, function, args, threads)
     error = root.error
@@ -178,7 +159,11 @@ def run(
 
 
 def _run(
-    loop: EventLoop, root: _Root, function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...], threads: int
+    loop: EventLoop,
+    root: _Program,
+    function: Callable[..., Coroutine[Any, Any, T]],
+    args: tuple[Any, ...],
+    threads: int,
 ) -> tuple[list[T], bool]:
     """Serve until the main task has ended; what it returned, and whether somebody else has stopped the loop."""
     results: list[T] = []
@@ -226,7 +211,7 @@ def _run(
     return results, stopped
 
 
-def _close(loop: EventLoop, root: _Root, started: list[threading.Thread], patience: float | None) -> None:
+def _close(loop: EventLoop, root: _Program, started: list[threading.Thread], patience: float | None) -> None:
     """End the loop; with patience for so long only, for a thread that is inside of a task."""
     try:
         loop.close(patience)
@@ -237,10 +222,9 @@ def _close(loop: EventLoop, root: _Root, started: list[threading.Thread], patien
     for helper in started:
         helper.join()
     root.abandon()
-    loop._root = None  # noqa: SLF001
 
 
-def _serve(loop: EventLoop, root: _Root, generators: Generators, n: int) -> None:
+def _serve(loop: EventLoop, root: _Program, generators: Generators, n: int) -> None:
     """Serve until the loop is closed: who comes late, or when it was stopped and restarted, serves on.
 
     What leaves `join()` here (SystemExit of a handler, for example) is raised by `run`.
