@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from manyhands.server._request import Request
 
-__all__ = ["FORMS", "Entry", "Form", "log_access", "logs_access"]
+__all__ = ["FORMS", "Entry", "Form", "Plain", "log_access", "logs_access"]
 
 logger = logging.getLogger("manyhands.access")
 
 FORMS: Final = ("common", "combined", "json")
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\xff"\\]')
 
 
@@ -65,6 +66,17 @@ def log_access(remote: str, line: str, status: int, sent: int, seconds: float, r
                 agent = value.decode("latin-1")
     entry = Entry(remote, line, status, sent, seconds, referer, agent)
     logger.info('%s "%s" %d %d %.6f', remote or "-", line or "-", status, sent, seconds, extra={"access": entry})
+
+
+class Plain(logging.Formatter):
+    r"""Writes records as `logging.Formatter` does, for a terminal: control characters are written as `\x1b`.
+
+    A path may have any of them behind its %, and an application's error may say it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record, with its traceback."""
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
 
 
 class Form(logging.Formatter):

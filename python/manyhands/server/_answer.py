@@ -8,6 +8,8 @@ that has to wait goes on as a stepwise job: while the client has no room, or oth
 the next piece comes from whichever thread is free. So one piece is made ahead at most, and a thread is never held for a
 client. One thread at a time is in the job, and what it leaves behind the next one finds: nothing here needs a lock.
 
+A response whose next piece is not there yet, and which can say so (`_source.py`), waits in the same way.
+
 A pinned response stays on its thread, and does not wait for the client: what the client does not take is spooled, and
 the connection's strand sends it when the job has ended.
 
@@ -25,7 +27,7 @@ import logging
 from collections.abc import Generator
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from manyhands import _core
 from manyhands._job import CHECKING_IN, STOPPING, SYNC, Job, JobStatus, StopReason
@@ -33,22 +35,24 @@ from manyhands._running import go_on_by_steps
 from manyhands.errors import JobStopped
 from manyhands.server._access import log_access, logs_access
 from manyhands.server._environ import environ_of
-from manyhands.server._errors import WebSocketClosed
+from manyhands.server._errors import HandshakeRefused, WebSocketClosed
 from manyhands.server._file import Region
 from manyhands.server._response import ResponseFrame, error_response
 from manyhands.server._rules import CONTENT_LENGTH, rule_of
 from manyhands.server._spool import Spool
+from manyhands.server._wire import GONE
 from manyhands.server._wsgi import Exchange
 
 if TYPE_CHECKING:
     from manyhands._core import Watch
+    from manyhands._tasks._root import Root
     from manyhands.server._connection import Connection
-    from manyhands.server._errors import HandshakeRefused
     from manyhands.server._request import Request
     from manyhands.server._server import Server
+    from manyhands.server._source import Source
     from manyhands.server._websocket import WebSocket
 
-__all__ = ["GONE", "Answer"]
+__all__ = ["Answer"]
 
 logger = logging.getLogger("manyhands.server")
 
@@ -57,9 +61,6 @@ RETRY_AFTER: Final = 1
 
 CLIENT_GONE: Final = 499
 """What the access log says of a request whose client did not wait for it; nginx's number."""
-
-GONE: Final = -1
-"""What writing to a connection gives when there is nobody left to read."""
 
 SPOOL_BYTES: Final = 1 << 30
 """Bytes of a pinned response that may wait: beyond them its thread waits for the client. The disk is finite, and a
@@ -76,6 +77,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_by_steps",
         "_connection",
         "_conversation",
         "_exchange",
@@ -88,6 +90,7 @@ class Answer:
         "_sent",
         "_server",
         "_since",
+        "_source",
         "_unsent",
     )
 
@@ -104,6 +107,8 @@ class Answer:
         self._sent = 0
         self._full = False  # the client had no room for the last bytes
         self._unsent: Spool | None = None
+        self._by_steps = False  # the job is at the response's pieces, and may let its thread go
+        self._source: Source | None = None  # has no piece yet
         self._region: Region | None = None  # of a file, behind what is unsent
 
     @property
@@ -135,7 +140,41 @@ class Answer:
     @property
     def complete(self) -> bool:
         """The whole response was given."""
-        return self._exchange is not None and self._exchange.complete
+        exchange = self._exchange  # the job's end takes it away meanwhile
+        return exchange is not None and exchange.complete
+
+    # For a source of the response, on the job's thread.
+
+    def is_made_by(self, job: Job[object]) -> bool:
+        """Whether this is its job."""
+        return self._job is job
+
+    @property
+    def tasks(self) -> Root:
+        """Where tasks of the server are started."""
+        return self._server.tasks
+
+    def park(self, source: Source) -> bool:
+        """The source has nothing yet, and gives an empty piece: the job is to wait until it has. False if it cannot."""
+        if not self._by_steps or self._source is not None:
+            return False
+        self._source = source
+        return True
+
+    def wait_with(self, source: Source | None) -> None:
+        """The job's thread waits for the source, which cannot be parked; None: no more."""
+        if not self._by_steps:
+            self._source = source
+            if source is not None and self._server.stopping:
+                source.on_server_stopping()
+
+    # The strand.
+
+    def on_server_stopping(self) -> None:
+        """Tell a source that the job waits for."""
+        source = self._source
+        if source is not None:
+            source.on_server_stopping()
 
     def begin(self, watch: Watch) -> None:
         """Make it a job of this owner.
@@ -151,7 +190,7 @@ class Answer:
             name=f"{request.method} {request.target.partition(b'?')[0].decode('ascii')}",
             in_place=True,
             keep=False,
-            on_sync=_let_go_on,
+            on_sync=self._on_sync,
             cleanup=self._on_ended,
             deadline=None if timeout is None else self._since + timeout,
         )
@@ -160,7 +199,8 @@ class Answer:
         """Return the response to a request that was not taken."""
         self._request.close()
         response = self._unavailable(keep=keep)
-        self._log(HTTPStatus.SERVICE_UNAVAILABLE, len(response))
+        if self._server.access_log:
+            self._log(HTTPStatus.SERVICE_UNAVAILABLE, len(response))
         return response
 
     # The job.
@@ -179,12 +219,13 @@ class Answer:
         environ["manyhands.connection"] = connection
         try:
             pieces = exchange.run(server.app, environ)
-            if pieces is not None and server.pin_responses:
+            pin = server.pin_responses or (exchange.djangos and server.limits.pin_responses is None)
+            if pieces is not None and pin:
                 self._pass_on_pinned(pieces)
         except BaseException as error:  # noqa: BLE001 - it is told and logged there
             self._explain(error)
         else:
-            if pieces is not None and not server.pin_responses:
+            if pieces is not None and not pin:
                 assert job is not None
                 return go_on_by_steps(job, self._pass_on(pieces))
             if self._region is not None:
@@ -197,20 +238,23 @@ class Answer:
         exchange, job = self._exchange, self._job
         assert exchange is not None
         assert job is not None
+        self._by_steps = True
         try:
             try:
                 for _ in pieces or (None,):
                     if exchange.complete and self._region is None:
                         continue  # what is left over needs no thread
                     if self._region is None:  # of a file the kernel keeps no copy
-                        self._connection.bound_unsent()
+                        self._connection.wire.bound_unsent()
                     while self._write_on():
                         timeout = self._server.limits.body_gap_timeout
-                        wish = SYNC(timeout=timeout, when_writable=True) if self._full else CHECKING_IN
+                        wish = SYNC(timeout=timeout) if self._full else CHECKING_IN
                         if (yield wish) is STOPPING:
                             raise JobStopped(job.reason)
-                    if (yield CHECKING_IN) is STOPPING:
+                    source = self._source
+                    if (yield CHECKING_IN if source is None else SYNC(source, timeout=None)) is STOPPING:
                         raise JobStopped(job.reason)
+                    self._source = None
             finally:
                 if pieces is not None:
                     pieces.close()
@@ -238,7 +282,17 @@ class Answer:
         """Write on; wait, with the thread, while there is more in the spool than may be."""
         assert self._job is not None
         while self._write_on() > SPOOL_BYTES:
-            self._job.sync(timeout=self._server.limits.body_gap_timeout, when_writable=True)
+            self._job.sync(timeout=self._server.limits.body_gap_timeout)
+
+    def _on_sync(self, job: Job[object], value: object) -> None:
+        """On the strand: see that the job is answered when it can go on."""
+        if value is None:
+            self._connection.wait_for_room(job)
+            return
+        source = cast("Source", value)
+        if self._server.stopping:
+            source.on_server_stopping()
+        source.arm(job)
 
     def _explain(self, error: BaseException) -> None:
         """What the application raised, or what was raised in it: tell the client, and the log.
@@ -258,6 +312,9 @@ class Answer:
             raise error
         if isinstance(error, WebSocketClosed):
             return  # the client's choice, and no mistake of the view
+        if isinstance(error, HandshakeRefused):
+            logger.info("%s: refused: %s", self._what(), str(error))  # the error has the view's frames
+            return  # the client's mistake, and it has been told
         self._failed = True
         rule = rule_of(error)
         if rule is None:
@@ -305,7 +362,7 @@ class Answer:
             if not final:
                 self._wait_held()
             return
-        sent = self._connection.write(data)
+        sent = self._connection.wire.write(data)
         if sent == size:
             return
         if sent == GONE:
@@ -320,13 +377,13 @@ class Answer:
         unsent, region = self._unsent, self._region
         self._full = False
         if unsent:
-            if unsent.write_to(self._connection.write) == GONE:
+            if unsent.write_to(self._connection.wire.write) == GONE:
                 self._give_up()
             self._full = len(unsent) > 0
         if region is None:
             return len(unsent) if unsent is not None else 0
         if not self._full:
-            count = region.send(self._connection.send_file)
+            count = region.send(self._connection.wire.send_file)
             if count == GONE:
                 self._give_up()
             self._full = count == 0
@@ -367,8 +424,11 @@ class Answer:
         unsent, self._unsent = self._unsent, None
         if self._conversation is not None:
             unsent = self._conversation.end(failed=self._failed)
-        self._exchange = self._job = self._conversation = None  # they refer to this
-        self._connection.on_job_ended(job, unsent or None, keep=keep)
+        self._exchange = self._job = self._conversation = self._source = None  # they refer to this
+        if unsent is not None and not unsent:
+            unsent.close()  # it may have had a file
+            unsent = None
+        self._connection.on_job_ended(job, unsent, keep=keep)
 
     # Words.
 
@@ -386,8 +446,3 @@ class Answer:
 
     def _log(self, code: int, sent: int) -> None:
         log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)
-
-
-def _let_go_on(job: Job[object], value: object) -> None:  # noqa: ARG001 - the pool's signature
-    """Answer a sync: the socket has room."""
-    job.answer()

@@ -48,12 +48,14 @@ class Bind:
                 raise ValueError(f"expected the path of a Unix socket, as in unix:/run/site.sock, and got {text!r}")
             return cls(path=rest)
         if kind == "fd":
-            if not rest.isascii() or not rest.isdigit():
+            if re.fullmatch("[0-9]{1,9}", rest) is None:
                 raise ValueError(f"expected the number of a descriptor, as in fd:3, and got {text!r}")
             return cls(fd=int(rest))
         found = _ADDRESS.fullmatch(text)
-        if found is None or int(found["port"]) > 65_535:
+        if found is None:
             raise ValueError(f"expected HOST:PORT, [IPV6]:PORT, unix:PATH or fd:NUMBER, and got {text!r}")
+        if int(found["port"]) > 65_535:
+            raise ValueError(f"expected a port from 1 to 65535, or 0 for any that is free, and got {text!r}")
         return cls(host=found["six"] or found["host"] or "", port=int(found["port"]))
 
 
@@ -130,7 +132,10 @@ def _adopt(number: int) -> socket.socket:
 
 def _open(host: str, port: int) -> socket.socket:
     """Open a listening socket on the first address of the host that can be used."""
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, "it is no name of a host") from error
     reason: OSError | None = None
     for family, kind, protocol, _, address in found:
         listening = None

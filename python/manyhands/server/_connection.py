@@ -32,31 +32,32 @@ Time: one timer per connection, on its strand: see `_deadline.py`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from manyhands import _core
 from manyhands._events import Events
 from manyhands.errors import LoopClosed, PoolFinished, QueueFull, StrandClosed, WatchRemoved
 from manyhands.server._access import log_access
-from manyhands.server._answer import GONE, Answer
+from manyhands.server._answer import Answer
 from manyhands.server._deadline import Deadline
 from manyhands.server._request import CONTINUE, Refused, Request, RequestReader
 from manyhands.server._response import error_response
 from manyhands.server._spool import Spool
-from manyhands.server._tls import TLSSocket
+from manyhands.server._wire import GONE, Wire
 
 if TYPE_CHECKING:
+    import socket
+
     from manyhands._events import RemovalReason
     from manyhands._job import Job
     from manyhands._pool import ThreadPool
     from manyhands.server._server import Server
+    from manyhands.server._tls import TLSSocket
     from manyhands.server._websocket import WebSocket
 
 __all__ = ["Connection"]
@@ -67,19 +68,14 @@ HEAD_READ: Final = 4096
 BODY_READ: Final = 65_536
 """Bytes asked for in one read. A large buffer is cut down to what came, which for a short request costs more."""
 
-AHEAD_BYTES: Final = 65_536
+AHEAD_BYTES: Final = 16_384
 """Bytes of further requests that are kept while one is in hand; beyond them the client is not read any more."""
 
+READ: Final = Events.READ
+
 LINGER: Final = 2.0
-"""Seconds that a refused client is listened to, so that it can read why: closing while its bytes are unread would reset the
-connection, and take the response away. Source: RFC 9112, 9.6."""
-
-UNSENT_BYTES: Final = 131_072
-"""Bytes of a stream that the kernel keeps for a client beyond those on their way. By itself it keeps megabytes: of a thousand
-slow readers more than there is memory, and made by views that have nobody to read what they make."""
-
-NO_SENDFILE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
-"""A file that the kernel does not send by itself fails like this, and is read. Source: sendfile(2)."""
+"""Seconds that a client which may go on sending is listened to, so that it can read its response: closing while its bytes are
+unread would reset the connection, and take the response away. Source: RFC 9112, 9.6."""
 
 READING, FLUSHING, LINGERING, BUSY, DONE = range(5)
 """From BUSY on a request is in hand."""
@@ -92,16 +88,20 @@ class Connection:
         remote: The client's address and port.
         gone: The client has hung up, or the connection was closed.
         pool: The `ThreadPool` that runs the requests.
+        wire: Its socket. The server's own.
 
     Threads: the attributes may be read by any; for the rest see the head of this file.
     """
 
     __slots__ = (
         "_answer",
-        "_bounded",
+        "_armed",
+        "_blocked",
+        "_body_until",
         "_closed",
         "_conversation",
         "_deadline",
+        "_held",
         "_in_head",
         "_input_over",
         "_keep",
@@ -109,35 +109,38 @@ class Connection:
         "_more",
         "_reader",
         "_server",
-        "_socket",
         "_state",
         "_unsent",
         "_watch",
         "gone",
         "remote",
+        "wire",
     )
 
     _watch: _core.Watch
 
-    def __init__(self, server: Server, sock: socket.socket, remote: tuple[str, int]) -> None:
+    def __init__(self, server: Server, sock: socket.socket | TLSSocket, remote: tuple[str, int]) -> None:
         self.remote = remote
         self.gone = False
         self._server = server
-        self._socket = sock
-        self._reader = RequestReader(server.limits)
+        self._reader = RequestReader(server.limits, server.budget)
         # Reentrant: a finalizer may close a forgotten loop, and so this, on a thread that is inside.
         self._lock = threading.RLock()
+        self.wire = Wire(sock, self._lock)
         self._state = READING  # GUARDED BY: _lock from BUSY on; else the strand's
         self._more = False  # GUARDED BY: _lock
         self._input_over = False  # the client has closed its half, and is to get its answers all the same
         self._closed = False  # GUARDED BY: _lock; the socket is closed, or the job's end will close it
         self._answer: Answer | None = None  # to the request in hand
         self._conversation: WebSocket | None = None  # GUARDED BY: _lock; what the request in hand has become
-        self._bounded = False  # Touched by the job alone.
+        self._armed = Events.READ  # what the watch is asked for
+        self._held = False  # the client is not read on
+        self._blocked: Job[object] | None = None  # waits for the client to take bytes
         self._unsent: Spool | None = None  # the rest of a response; nothing more comes behind it
         self._keep = True  # whether the connection is used again after this response
         self._deadline = Deadline(self._on_deadline)
         self._in_head = True  # the deadline is that of a head
+        self._body_until: float | None = None  # when the body that comes has to be here
 
     def __repr__(self) -> str:
         return f"<manyhands.server.Connection of {self.remote[0]} port {self.remote[1]}>"
@@ -170,6 +173,11 @@ class Connection:
             raise RuntimeError("the request is over")
         return answer
 
+    def answer_of(self, job: Job[object]) -> Answer | None:
+        """The answer to the request in hand, if it is this job's."""
+        answer = self._answer
+        return answer if answer is not None and answer.is_made_by(job) else None
+
     def hand_over(self, conversation: WebSocket) -> None:
         """Let it read and write from now on."""
         with self._lock:
@@ -181,9 +189,35 @@ class Connection:
 
     def wait_for(self, events: Events) -> None:
         """On the strand: wait for these."""
+        self._read_on()
+        self._ask_for(events)
+
+    def _read_on(self) -> None:
+        self._held = False
         if self._watch.paused:
-            self._watch.resume()
-        self._modify(events)
+            with contextlib.suppress(WatchRemoved, LoopClosed):
+                self._watch.resume()
+
+    def wait_for_room(self, job: Job[object]) -> None:
+        """On the strand: answer the job when the client can be written to."""
+        self._blocked = job
+        self._arm()
+
+    def _arm(self) -> None:
+        """Wait for what the connection can use now; a hang-up that follows nothing unread is told whatever it waits for."""
+        if self._state == FLUSHING:
+            events = Events.WRITE
+        else:
+            events = Events.PRIORITY if self._held or self._input_over else Events.READ
+            if self._blocked is not None:
+                events |= Events.WRITE
+        self._ask_for(events)
+
+    def _ask_for(self, events: Events) -> None:
+        if events != self._armed:
+            self._armed = events
+            with contextlib.suppress(WatchRemoved, LoopClosed):
+                self._watch.modify(events)
 
     @property
     def state(self) -> str:
@@ -197,14 +231,14 @@ class Connection:
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
-        return self._socket.fileno()
+        return self.wire.fileno()
 
     def close(self) -> None:
         """Close the socket, or let the end of the job do it. Called by the watch when it ends."""
         with self._lock:
             self._closed = self.gone = True
             if self._state != BUSY:
-                self._socket.close()
+                self.wire.close()
 
     # From outside.
 
@@ -234,8 +268,11 @@ class Connection:
             self._set_deadline(self._server.limits.head_timeout)
 
     def _on_server_stopping(self) -> None:
+        answer = self._answer
         if self._state == READING:
             self._watch.remove()
+        elif answer is not None:
+            answer.on_server_stopping()
 
     def _on_ready(self, watch: _core.Watch, events: Events) -> None:
         self._watch = watch  # the first time it may come before `start` has it
@@ -243,24 +280,38 @@ class Connection:
             self._flush()
             return
         conversation = self._conversation
+        if events is not READ and Events.PRIORITY in events:
+            self.wire.drop_urgent()
         if conversation is not None:
-            if not conversation.on_ready(self._socket, events):
+            if not conversation.on_ready(events):
                 self.abandon()
-        elif self._input_over:
-            self._on_ready_after_end(events)
-        else:
+        elif events is READ:  # a flag's operators cost as much as the reading
             self._read()
+        else:
+            self._on_more_than_input(events)
+
+    def _on_more_than_input(self, events: Events) -> None:
+        blocked = self._blocked
+        if blocked is not None and events is not Events.PRIORITY:
+            self._blocked = None
+            self._arm()
+            with contextlib.suppress(RuntimeError):  # it was told to stop meanwhile
+                blocked.answer()
+        if Events.READ in events:
+            self._read()
+        elif events & (Events.HANGUP | Events.ERROR):
+            self._on_hang_up()
 
     def _read(self) -> None:
         reader = self._reader
         much = reader.in_body or self._state == LINGERING
         reset = False
         try:
-            data = self._socket.recv(BODY_READ if much else HEAD_READ)
-        except BlockingIOError:
-            return
+            data = self.wire.read(BODY_READ if much else HEAD_READ)
         except OSError:
             data, reset = b"", True
+        if data is None:
+            return
         if self._state == LINGERING:
             if not data:
                 self._watch.remove()
@@ -276,36 +327,35 @@ class Connection:
             if self._state >= BUSY:
                 self._more = True
                 if reader.waiting > AHEAD_BYTES or reader.waiting_requests > self._server.limits.pipelined:
-                    self._watch.pause()
+                    self._held = True
+                    self._arm()
                 return
         self._proceed()
 
     def _on_end_of_input(self, *, reset: bool) -> None:
         with self._lock:
-            answer = self._answer
-            given = self._state == DONE or (self._state == BUSY and answer is not None and answer.complete)
             finish = self._state >= BUSY and self._server.half_close == "finish" and not reset
             if finish:
                 self._more = self._input_over = True
-            elif given:
+        if finish:
+            self._arm()
+        else:
+            self._on_hang_up()
+
+    def _on_hang_up(self) -> None:
+        """The client has gone; if it has its response, that only means that no request will follow."""
+        with self._lock:
+            answer = self._answer
+            given = self._state == DONE or (self._state == BUSY and answer is not None and answer.complete)
+            if given:
                 self._more = True
                 self._keep = False
             else:
                 self.gone = True
-        if finish:
-            self._modify(Events.PRIORITY)  # a reset is reported all the same
-        elif given:
+        if given:
             self._watch.pause()  # the end stays readable
         else:
             self._watch.remove()
-
-    def _on_ready_after_end(self, events: Events) -> None:
-        """The client sends no more, and waits for its answers."""
-        if events & (Events.HANGUP | Events.ERROR):
-            self.gone = True
-            self._watch.remove()
-        else:
-            self._watch.pause()  # whatever it was, nothing can follow it
 
     def _proceed(self) -> None:
         """Parse on, and begin the next request if one is complete. Precondition: READING."""
@@ -328,17 +378,28 @@ class Connection:
         limits = self._server.limits
         if reader.in_body:
             self._in_head = False
-            self._set_deadline(limits.body_gap_timeout)
-            if reader.take_continue() and self.write(CONTINUE) != len(CONTINUE):
+            self._set_deadline(self._time_for_body())
+            if reader.take_continue() and self.wire.write(CONTINUE) != len(CONTINUE):
                 self._watch.remove()
         elif not reader.idle and not self._in_head:
             self._in_head = True
             self._set_deadline(limits.head_timeout)
 
+    def _time_for_body(self) -> float:
+        """Seconds for the next bytes of a body, of which the whole has a time too."""
+        limits = self._server.limits
+        if limits.request_timeout is None:
+            return limits.body_gap_timeout
+        now = monotonic()
+        if self._body_until is None:
+            self._body_until = now + limits.request_timeout
+        return max(0.0, min(limits.body_gap_timeout, self._body_until - now))
+
     def _refuse(self, refused: Refused) -> None:
         """Tell a client what is wrong, and close: what follows might be anything."""
-        logger.info("%s port %d: refused: %s", *self.remote, refused)
+        logger.info("%s port %d: refused: %s", *self.remote, str(refused))  # it has frames
         response = error_response(refused.status)
+        self._server.count_refused(refused.status)
         if self._server.access_log:
             log_access(self.remote[0], "", refused.status.value, len(response), 0.0)
         self._more = True  # it may go on sending: linger
@@ -349,6 +410,7 @@ class Connection:
     def _begin(self, request: Request) -> None:
         """Make the request a job. READING again if it could not be taken, and the client was told."""
         self._keep = True
+        self._body_until = None
         self._more = self._reader.waiting > 0 or self._input_over
         self._state = BUSY
         self._answer = answer = Answer(self._server, self, request)
@@ -368,46 +430,10 @@ class Connection:
             self._state = READING
             self._answer = None
             if self._closed:
-                self._socket.close()
+                self.wire.close()
             return not self._closed
 
     # The job's thread, by way of the answer.
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Write what the socket takes; how much that is, or GONE."""
-        with self._lock:
-            try:
-                return self._socket.send(data)
-            except BlockingIOError:
-                return 0
-            except OSError:
-                return GONE
-
-    def bound_unsent(self) -> None:
-        """Have the kernel take no more than a piece or two ahead of the client, from here on. By the job."""
-        if not self._bounded:
-            self._bounded = True
-            with contextlib.suppress(OSError):  # not TCP, or gone: writing will say so
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-    def send_file(self, fd: int, offset: int, count: int) -> int:
-        """Send part of a file, as much as the socket takes; how much that is, or GONE. By the job, which is in hand.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        if isinstance(self._socket, TLSSocket):
-            return self.write(os.pread(fd, min(count, BODY_READ), offset))
-        try:
-            return os.sendfile(self._socket.fileno(), fd, offset, count)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            if error.errno in NO_SENDFILE:
-                return self.write(os.pread(fd, min(count, BODY_READ), offset))
-            if error.errno == errno.EIO:
-                raise
-            return GONE
 
     def on_job_ended(self, job: Job[object], unsent: Spool | None, *, keep: bool) -> None:
         """The job writes no more: go on, or leave that to the strand.
@@ -426,7 +452,7 @@ class Connection:
                 self._more = True  # its goodbye
             if self._closed:
                 self._state = DONE
-                self._socket.close()
+                self.wire.close()
                 self._reader.close()
                 if unsent is not None:
                     unsent.close()
@@ -447,50 +473,50 @@ class Connection:
     def _after_job(self) -> None:
         if self._closed:
             return
-        if self._watch.paused:
-            self._watch.resume()
+        self._read_on()
+        self._blocked = None
         if self._unsent is not None:
-            self._wait_for_room(self._unsent)
+            self._flush_later(self._unsent)
         else:
             self._after_response()
 
     def _respond(self, data: bytes, *, keep: bool) -> None:
         """Send a response of the server's own."""
         self._keep = keep
-        sent = self.write(data)
+        sent = self.wire.write(data)
         if sent == GONE:
             self._watch.remove()
         elif sent < len(data):
             rest = Spool()
             rest.append(memoryview(data)[sent:])
-            self._wait_for_room(rest)
+            self._flush_later(rest)
         else:
             self._state = READING
             if not keep:
                 self._finish()
 
-    def _wait_for_room(self, rest: Spool) -> None:
+    def _flush_later(self, rest: Spool) -> None:
         self._unsent = rest
         self._state = FLUSHING
         self._set_deadline(self._server.limits.body_gap_timeout)
-        self._modify(Events.WRITE)
+        self._arm()
 
     def _flush(self) -> None:
         rest = self._unsent
         assert rest is not None
-        if rest.write_to(self.write) == GONE:
+        if rest.write_to(self.wire.write) == GONE:
             self._watch.remove()
         elif rest:
             self._set_deadline(self._server.limits.body_gap_timeout)
         else:
             rest.close()
             self._unsent = None
-            self._modify(Events.PRIORITY if self._input_over else Events.READ)
             self._after_response()
 
     def _after_response(self) -> None:
         """Go on with what was sent ahead, or close."""
         self._state = READING
+        self._arm()
         if not self._keep or self._server.stopping:
             self._finish()
             return
@@ -499,22 +525,21 @@ class Connection:
 
     def _finish(self) -> None:
         """Close; if the client may be sending still, not before it could read the response."""
-        if self._input_over or (not self._more and not self._reader.waiting):
+        # Who said that this was the last request has nothing more to say; others may have more on its way.
+        over = self._reader.over or self._server.stopping
+        if self._input_over or (over and not self._more and not self._reader.waiting):
             self._watch.remove()
             return
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self.wire.shut_down()
         except OSError:
             self._watch.remove()
             return
         self._state = LINGERING
         self._set_deadline(LINGER)
 
-    def _modify(self, events: Events) -> None:
-        with contextlib.suppress(WatchRemoved, LoopClosed):
-            self._watch.modify(events)
-
     def _on_removed(self, watch: _core.Watch, reason: RemovalReason) -> None:  # noqa: ARG002 - the loop's signature
+        self._blocked = None
         with self._lock:
             if self._state != BUSY:
                 self._reader.close()

@@ -59,9 +59,9 @@ class Deadline:
             self._ring_in(seconds)
 
     def move_back(self, seconds: float) -> bool:
-        """Put it so far into the future, if that is not before the timer looks."""
+        """Put it so far into the future, if that is not before the timer looks; False as well if there is no timer yet."""
         when = monotonic() + seconds
-        later = when >= self._rings
+        later = self._timer is not None and when >= self._rings
         if later:
             self._when = when
         return later

@@ -27,6 +27,8 @@ _names: dict[bytes, str] = {
 """A header's name as clients write it -> its key in the environ."""
 _KNOWN = 1000
 """How many of them are remembered: the names are the clients' choice."""
+_LONGEST = 64
+"""Bytes of a name that is: a thousand as long as a head may be would be megabytes, for good."""
 
 
 def base_environ(host: str, port: int) -> Environ:
@@ -98,6 +100,6 @@ def _key_of(name: bytes) -> str:
         key = name.decode("ascii").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
-    if len(_names) < _KNOWN:
+    if len(_names) < _KNOWN and len(name) <= _LONGEST:
         _names[name] = key
     return key

@@ -14,6 +14,8 @@ from http import HTTPStatus
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
+from manyhands.server._budget import Budget
+
 __all__ = ["Framing", "Headers", "Refused", "Request", "read_headers", "read_request_line"]
 
 Headers = list[tuple[bytes, bytes]]
@@ -45,11 +47,26 @@ class Request:
         file: A body that was too long for the memory, at its beginning; to be closed. None for any other.
         length: Bytes of the body.
         chunked: Whether the length was not announced.
+        kept: Bytes of the budget that are its body's.
+        budget: Where they go when it is closed.
         http_10: The client speaks HTTP/1.0.
         keep_alive: The client wants to use the connection again.
     """
 
-    __slots__ = ("body", "chunked", "file", "headers", "host", "http_10", "keep_alive", "length", "method", "target")
+    __slots__ = (
+        "body",
+        "budget",
+        "chunked",
+        "file",
+        "headers",
+        "host",
+        "http_10",
+        "keep_alive",
+        "kept",
+        "length",
+        "method",
+        "target",
+    )
 
     method: str
     target: bytes
@@ -61,14 +78,20 @@ class Request:
     chunked: bool
     http_10: bool
     keep_alive: bool
+    kept: int
+    budget: Budget | None
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target!r} with {self.length} bytes>"
 
     def close(self) -> None:
-        """Let go of the file, if there is one. Idempotent."""
+        """Let go of the body: of the file, if there is one, and of the memory. Idempotent."""
         if self.file is not None:
             self.file.close()
+        if self.kept:
+            kept, self.kept = self.kept, 0
+            assert self.budget is not None
+            self.budget.give_back(kept)
 
 
 class Framing(NamedTuple):
@@ -149,7 +172,9 @@ def read_headers(request: Request, headers: Headers, good_host: bytes | None) ->
         if watched == _HOST:
             hosts.append(value)
         elif watched == _LENGTH:
-            length = int(value)  # llhttp takes digits only, and one such header
+            # llhttp takes digits only, one such header, and no number above 64 bits; but as many zeros before it as one
+            # likes, and of more than 4,300 digits Python makes no number.
+            length = int(value.lstrip(b"0") or b"0")
         elif watched == _ENCODING:
             _check_encoding(request, value)
             chunked = True

@@ -25,13 +25,14 @@ class Limits:
             its response. Longer: 408, or the end of the connection.
         keep_alive: Seconds that an idle connection is kept open.
         request_timeout: Seconds from the end of a request to the end of its view, waiting in the queue included. Longer:
-            the view is told to stop, and the client gets 503 if nothing was sent yet.
+            the view is told to stop, and the client gets 503 if nothing was sent yet. Its body may take as long to come:
+            else 408, however steadily it trickles.
         pipelined: Requests that are kept while an earlier one of the same client is in hand; beyond them, and what one read
             brought, the client is not read any more. They are answered in order.
         connections: Open at once; further clients wait in the kernel's queue.
         pin_responses: A response in pieces stays on the thread that began it, which is held until the application has
             given all of it, however slow the client is. False: each piece may come from another thread, and none is
-            held while the client has no room. None: True for a Django application, False for any other.
+            held while the client has no room. None: True for what Django answers, False for any other.
         response_memory: Bytes of a pinned response that are kept in memory for a client that reads slowly; beyond them it
             goes to a temporary file. Also of what the old `write()` callable is given.
     """

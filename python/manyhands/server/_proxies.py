@@ -59,6 +59,8 @@ class Proxies:
         for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
             address = hop.strip()
             try:
+                if "%" in address:
+                    break  # a zone of somebody else's machine, and it may be any text
                 ipaddress.ip_address(address)
             except ValueError:
                 break  # nobody's word

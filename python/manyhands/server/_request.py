@@ -29,6 +29,8 @@ from typing import BinaryIO, Final
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from manyhands._accept import SHORTAGE
+from manyhands.server._budget import FREE, Budget
 from manyhands.server._head import Headers, Refused, Request, read_headers, read_request_line
 from manyhands.server._limits import Limits
 
@@ -48,12 +50,14 @@ class RequestReader:
 
     Args:
         limits: `head_bytes`, `headers`, `body_bytes` and `body_memory` are kept here; the clock is not this class's business.
+        budget: What the bodies of all connections may take of the memory; None for any.
 
     Threads: one at a time.
     """
 
     __slots__ = (
         "_body",
+        "_budget",
         "_chunked",
         "_complete",
         "_expects_continue",
@@ -62,6 +66,7 @@ class RequestReader:
         "_good_host",
         "_head",
         "_headers",
+        "_kept",
         "_left",
         "_limits",
         "_over",
@@ -74,8 +79,10 @@ class RequestReader:
         "_unread",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, budget: Budget | None = None) -> None:
         self._limits = limits
+        self._budget = budget
+        self._kept = 0  # bytes of it that the body at hand has
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._unread = b""
         self._over = False  # nothing more is taken: a request was refused, or the last one has come
@@ -226,14 +233,26 @@ class RequestReader:
             self._read_on_after_upgrade(piece[upgrade.args[0] :])
         except (HttpParserError, Refused) as error:
             self._end()
-            if self._refusal is None and isinstance(error, HttpParserCallbackError):
-                raise  # a mistake of ours, not the client's
-            raise (self._refusal or Refused(HTTPStatus.BAD_REQUEST, str(error))) from None
+            refusal = self._refusal_of(error)
+            if refusal is error:
+                raise  # with what caused it
+            raise refusal from None
+
+    def _refusal_of(self, error: Exception) -> Exception:
+        """Say what the client is told of an error, if it is one of the client's."""
+        if self._refusal is not None:
+            return self._refusal
+        if not isinstance(error, HttpParserCallbackError):
+            return Refused(HTTPStatus.BAD_REQUEST, str(error))
+        if isinstance(error.__context__, MemoryError):
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "there is no memory for the request")
+        return error  # a mistake of ours
 
     def _end(self) -> None:
         self._over = True
         self._unread = b""
         self._body = b""
+        self._give_back()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -291,6 +310,8 @@ class RequestReader:
         request.body = b""
         request.file = None
         request.length = 0
+        request.kept = 0
+        request.budget = self._budget
         self._request = request
         self._headers = []
         self._chunked = chunked
@@ -303,7 +324,7 @@ class RequestReader:
         if self._left < 0:
             raise self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
         length = len(self._body) + len(data)
-        if self._file is not None or length > self._limits.body_memory:
+        if self._file is not None or length > self._limits.body_memory or (length > FREE and not self._take(length)):
             self._keep_in_file(data)
         elif not self._body:
             self._body = data
@@ -319,7 +340,23 @@ class RequestReader:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the request has it, then the application
                 self._file.write(self._body)
                 self._body = b""
+                self._give_back()
             self._file.write(data)
+
+    def _take(self, length: int) -> bool:
+        """Whether a body of this length may stay in memory."""
+        if self._budget is None:
+            return True
+        taken = self._budget.take(length - self._kept)
+        if taken:
+            self._kept = length
+        return taken
+
+    def _give_back(self) -> None:
+        if self._kept:
+            assert self._budget is not None
+            self._budget.give_back(self._kept)
+            self._kept = 0
 
     @contextlib.contextmanager
     def _room_for_body(self) -> Iterator[None]:
@@ -327,7 +364,10 @@ class RequestReader:
             yield
         except OSError as error:
             reason = f"there is no room for the body: {error.strerror}"
-            raise self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, reason) from None
+            passing = error.errno in SHORTAGE
+            raise self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE if passing else HTTPStatus.INSUFFICIENT_STORAGE, reason
+            ) from None
 
     def on_message_complete(self) -> None:
         """Hand the request out, unless llhttp left its body to another protocol."""
@@ -341,6 +381,7 @@ class RequestReader:
             request.body = bytes(self._body)
             request.length = len(self._body)
             self._body = b""
+            request.kept, self._kept = self._kept, 0
         elif self._file is not None:
             request.length = self._file.tell()
             with self._room_for_body():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
 import ssl
-import sys
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,10 +19,13 @@ from manyhands._accept import PASSING, SHORTAGE
 from manyhands._arguments import check_choice
 from manyhands._events import Events
 from manyhands._pool import ThreadPool
+from manyhands._tasks._root import Root
 from manyhands._threads import ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
 from manyhands.server._bind import Bind, Listening
+from manyhands.server._budget import Budget
 from manyhands.server._connection import Connection
+from manyhands.server._django import is_application
 from manyhands.server._environ import base_environ
 from manyhands.server._limits import Limits
 from manyhands.server._proxies import Proxies
@@ -29,12 +33,13 @@ from manyhands.server._tls import TLSSocket
 from manyhands.server._wsgi import Application
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     from manyhands._job import JobSnapshot
+    from manyhands._stats import PoolStats
 
-__all__ = ["Server", "default_threads"]
+__all__ = ["Server", "ServerStats", "default_threads"]
 
 logger = logging.getLogger("manyhands.server")
 
@@ -55,6 +60,23 @@ LAST_WORDS: Final = 1.0
 
 LOOK: Final = 0.05
 """Seconds after which a thread that waits for others looks for signals, as the core does."""
+
+
+@dataclass(frozen=True)
+class ServerStats:
+    """A server at one moment.
+
+    Attributes:
+        name: Its name.
+        connections: How many there are, by what they are at: see `Connection.state`.
+        refused: Requests that were refused before they were any, by status, since the start.
+        requests: The pool's: each request is a job.
+    """
+
+    name: str
+    connections: dict[str, int]
+    refused: dict[int, int]
+    requests: PoolStats
 
 
 def default_threads() -> int:
@@ -83,8 +105,9 @@ class Server:
         tls: Speak TLS, with this server's certificate.
         trusted_proxies: Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are taken for who the client is;
             "unix" for whoever connects to a Unix socket.
-        threads: How many requests run at once; None for `default_threads()`. One thread more is started, so that one always
-            serves the connections.
+        threads: How many requests run at once; None for `default_threads()`. They run on the threads that serve the
+            connections, of which there is one more, and, when those are busy, on threads of the pool, of which as many are
+            started as requests have had to wait for: so `2 * threads + 1` at most.
         limits: What a client may ask for.
         max_queue_depth: Requests that may wait for a thread; a further one is answered with 503 at once.
         half_close: What it means that a client closes its half of the connection while its request is in hand: it is "gone",
@@ -96,8 +119,9 @@ class Server:
         app, limits, half_close, name, access_log: As given.
         loop: The connections' loop.
         pool: The pool of the requests: `pool.jobs()` shows what runs.
+        budget: The memory that bodies of requests may take, all of them together.
         stopping: It takes no more requests.
-        pin_responses: Whether a response stays on the thread that began it: see `Limits`.
+        pin_responses: Whether a response stays on the thread that began it, whoever made it: see `Limits`.
 
     Raises:
         OSError: it cannot listen there.
@@ -135,14 +159,18 @@ class Server:
         self.access_log = access_log
         self.stopping = False
         pin = self.limits.pin_responses
-        self.pin_responses = _is_djangos(app) if pin is None else pin
+        self.pin_responses = is_application(app) if pin is None else pin
         self.pool = ThreadPool(threads, max_queue_depth=max_queue_depth, name=f"{name}-view")
+        self.budget = Budget()
         self._books = threading.Lock()
         self._open: set[Connection] = set()  # GUARDED BY: _books
+        self._tasks: Root | None = None  # GUARDED BY: _books
+        self._refused: Counter[int] = Counter()  # GUARDED BY: _books
         self._accepting = True  # GUARDED BY: _books; not while there are as many connections as may be
         self._stopping_lock = threading.Lock()
         self._nobody = threading.Event()  # set when the last connection has left a server that stops
         self._short = False  # Touched only on the listener's strand.
+        self.on_stop: Callable[[], object] = _nothing  # who waits for the end hears of it
         if bind is None:
             bind = Bind(host, port)
         trusted_proxies = tuple(trusted_proxies)
@@ -171,10 +199,32 @@ class Server:
         return url if self._tls is None else url.replace("http:", "https:", 1)
 
     @property
+    def tasks(self) -> Root:
+        """The tasks that make responses; the group is made when it is asked for."""
+        with self._books:
+            if self._tasks is None:
+                self._tasks = Root(self.loop)
+            return self._tasks
+
+    @property
     def connections(self) -> int:
         """How many clients are connected."""
         with self._books:
             return len(self._open)
+
+    def refused(self) -> dict[int, int]:
+        """Count the requests that were refused before they were any: malformed, too long or too slow. By status."""
+        with self._books:
+            return dict(self._refused)
+
+    def count_refused(self, status: int) -> None:
+        """Count one more. Called by the connection."""
+        with self._books:
+            self._refused[int(status)] += 1
+
+    def stats(self) -> ServerStats:
+        """Say how much is under way, and how much was. Any thread."""
+        return ServerStats(self.name, self.connection_states(), self.refused(), self.pool.stats())
 
     def connection_states(self) -> dict[str, int]:
         """Count the connections by what they are at: see `Connection.state`."""
@@ -226,6 +276,7 @@ class Server:
     def _stop(self, grace: float) -> list[JobSnapshot]:
         self._watch.remove()
         self.stopping = True
+        self.on_stop()
         for connection in self._left_over():
             connection.end_soon()
         self._wait_for_nobody(grace)
@@ -234,8 +285,13 @@ class Server:
         for connection in self._left_over():
             connection.abandon()
         left = self.pool.destroy(LAST_WORDS)
+        tasks = self._tasks
+        if tasks is not None:  # their responses have ended: what is left of them is their cleanup
+            tasks.end(LAST_WORDS)
         if self.loop.stop(LAST_WORDS):
             self.loop.close()
+            if tasks is not None:
+                tasks.abandon()
         return left
 
     def _left_over(self) -> list[Connection]:
@@ -282,7 +338,12 @@ class Server:
                     raise
                 self._back_off(watch, error)
                 return
-            self._take(sock, remote)
+            try:
+                self._take(sock, remote)
+            except (OSError, MemoryError) as error:
+                # This client is lost. The listener is not: an error of its handler would end it.
+                self._back_off(watch, error)
+                return
         self._short = False
 
     def _take(self, sock: Any, remote: Any) -> None:
@@ -295,30 +356,32 @@ class Server:
                 sock = TLSSocket(sock, self._tls)
             except OSError:
                 return
-        connection = Connection(self, sock, remote[:2] if self._listening.tcp else NOWHERE)
-        with self._books:
-            self._open.add(connection)
+        connection: Connection | None = None
         try:
+            connection = Connection(self, sock, remote[:2] if self._listening.tcp else NOWHERE)
+            with self._books:
+                self._open.add(connection)
             connection.start()
         except BaseException:
             sock.close()
-            self.left(connection)
+            if connection is not None:
+                self.left(connection)
             raise
 
-    def _back_off(self, watch: _core.Watch, error: OSError) -> None:
+    def _back_off(self, watch: _core.Watch, error: OSError | MemoryError) -> None:
         """Stop accepting for a moment, and say so once for as long as the shortage lasts."""
         watch.pause()
         watch.strand.call_later(BACK_OFF, watch.resume)
         if not self._short:
             self._short = True
+            shortage = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
             logger.warning(
-                "server %r: no new connections until one ends: %s; to serve more at once, raise `ulimit -n`",
+                "server %r: no new connections until one ends: %s%s",
                 self.name,
-                error.strerror,
+                (isinstance(error, OSError) and error.strerror) or "there is no memory left",
+                "; to serve more at once, raise `ulimit -n`" if shortage else "",
             )
 
 
-def _is_djangos(app: object) -> bool:
-    """Whether its responses have to stay on one thread: Django's database connections refuse any other."""
-    handlers = sys.modules.get("django.core.handlers.wsgi")
-    return handlers is not None and isinstance(app, handlers.WSGIHandler)
+def _nothing() -> None:
+    """Do nothing."""

@@ -4,7 +4,8 @@ Theory of operation. The supervisor opens the socket and starts fresh processes 
 threads, and each imports the application anew. It runs none of the application's code, and has one thread, which waits in a
 selector for signals and for its workers. Each worker holds one end of a socket pair, its *line*: a byte from the worker says
 that it serves; the end of the line says to the supervisor that the worker has ended, and to the worker that its supervisor
-has: it then ends as at SIGTERM, so that nobody is left behind.
+has: it then ends as at SIGTERM, so that nobody is left behind. If there is a page that shows all of them, a process of its own
+serves it (`_page_process.py`); a worker then has a second socket, on which that process asks it for its figures.
 
 Workers are in process groups of their own: a Ctrl-C at the terminal reaches the supervisor alone, which passes it on, once.
 
@@ -14,13 +15,14 @@ Workers are in process groups of their own: a Ctrl-C at the terminal reaches the
 | SERVING | | it is started again: at once, or, if it lived for less than `STEADY`, after a pause that doubles |
 | ENDING | its exit, `grace` and a little at most, then it is killed | it is gone |
 
+The page is told two more, which no worker is in: GONE, and WAITING for the next one of its number.
+
 Where changes of the sources are looked for, a worker that has ended by itself is started again at the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import math
 import os
@@ -28,22 +30,25 @@ import selectors
 import signal
 import socket
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from manyhands.server._errors import WorkerFailed, how_it_ended
+from manyhands.server._line import LINE
+from manyhands.server._worker_process import State, Worker
+
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Line", "Supervisor", "WorkerFailed"]
+    from manyhands.server._bind import Listening
+    from manyhands.server._page_process import PageProcess
+
+__all__ = ["Supervisor"]
 
 logger = logging.getLogger("manyhands.server")
-
-LINE: Final = "MANYHANDS_WORKER_LINE"
-"""The environment variable that tells a worker the descriptor of its line."""
-
-READY: Final = b"r"
-"""What a worker says when it serves."""
 
 STEADY: Final = 10.0
 """Seconds; a worker that ended sooner is started again after a pause."""
@@ -51,98 +56,101 @@ STEADY: Final = 10.0
 PAUSE: Final = (0.1, 10.0)
 """Seconds: the first pause, and the longest. Each is twice the one before."""
 
-START: Final = 60.0
-"""Seconds that a worker may take to import its application; then it is killed, and counts as one that has ended."""
-
 AFTER_GRACE: Final = 5.0
 """Seconds that a worker has to come to its end after its requests' grace is over."""
 
 ENDS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class WorkerFailed(Exception):
-    """A worker of the first ones ended before it served; it has said why on standard error.
-
-    Attributes:
-        status: Its exit status; negative for a signal.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"a worker ended before it served, {_how(status)}")
-        self.status = status
-
-
-class _State(enum.Enum):
-    STARTING = 1
-    SERVING = 2
-    ENDING = 3
-
-
-class _Worker:
-    """One process."""
-
-    def __init__(self, number: int, process: subprocess.Popen[bytes], line: socket.socket, pause: float) -> None:
-        self.number = number
-        self.process = process
-        self.line = line
-        self.pause = pause  # before the next one is started, should this one end soon
-        self.state = _State.STARTING
-        self.born = monotonic()
-        self.deadline = self.born + START  # not while it serves
-
-
 class Supervisor:
-    """Keeps so many processes serving until a signal ends them.
+    """Keeps so many processes serving until a signal ends them, or `stop()`. Made by `serve(workers=...)`.
 
     Args:
         command: What a worker is started with.
         count: How many.
-        listening: The descriptors that they inherit.
+        listening: The socket that they inherit.
         grace: Seconds that their requests have to finish.
         changed: Looked at every half second: when it is true, the workers are ended and started again.
+        page: The process that shows their figures.
+        signals: End at SIGINT and SIGTERM.
 
     Attributes:
+        address: Host and port; of a Unix socket its path and 0.
+        url: Where it is found, for a person to read.
         restarts: How many workers were started in place of one that ended by itself.
 
-    Threads: the main thread, which alone gets signals; there should be no other.
+    Threads: `stop()` any; the rest is of the thread that runs it, which must be the main thread if there are signals.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         count: int,
-        listening: Sequence[int],
+        listening: Listening,
         *,
+        url: str,
         grace: float,
         changed: Callable[[], bool] | None = None,
+        page: PageProcess | None = None,
+        signals: bool = True,
     ) -> None:
         self._command = list(command)
         self._count = count
-        self._listening = tuple(listening)
+        self._listening = listening
+        self.address = listening.address
+        self.url = url
         self._grace = grace
         self._changed = changed
-        self.restarts = 0
+        self._page = page
+        self._restarted: Counter[int] = Counter()
         self._selector = selectors.DefaultSelector()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._due: dict[int, tuple[float, float]] = {}  # worker's number -> when to start it, the pause after that
+        self._ends: tuple[signal.Signals, ...] = ENDS if signals else ()
         self._signals: list[int] = []
+        self._asked = False  # stop() was called
+        self._bell = -1  # GUARDED BY: _bell_lock; a byte to it wakes the selector
+        self._bell_lock = threading.Lock()
         self._stopping = False
         self._served = False  # as many as were asked for have served once
 
-    def run(self, on_ready: Callable[[Sequence[int]], object] | None = None) -> signal.Signals:
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of its workers, as they are now."""
+        return [worker.process.pid for worker in list(self._workers.values())]
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were started in place of one that ended by itself."""
+        return sum(self._restarted.copy().values())
+
+    def stop(self) -> None:
+        """End the workers as at SIGTERM, and `serve()`, which returns when they have ended. Idempotent.
+
+        Threads: any. Blocks: never.
+        """
+        with self._bell_lock:
+            self._asked = True
+            if self._bell >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._bell, b"s")
+
+    def run(self, on_ready: Callable[[Supervisor], object] | None = None) -> signal.Signals | None:
         """Start the workers and keep them until SIGINT or SIGTERM; end them in order. The second signal ends all at once.
 
         Args:
-            on_ready: Called with the workers' process ids when all of the first ones serve.
+            on_ready: Called with this when all of the first ones serve.
 
         Returns:
-            The signal that ended it.
+            The signal that ended it; None if `stop()` did.
 
         Raises:
             WorkerFailed: one of the first ones could not serve; the others were ended.
         """
-        with self._woken_by_signals():
+        with self._woken():
             try:
+                if self._page is not None:
+                    self._start_page(self._page)
                 for number in range(self._count):
                     self._start(number, PAUSE[0])
                 while not (self._stopping and not self._workers):
@@ -153,45 +161,53 @@ class Supervisor:
                 self._kill_all()
                 raise
             finally:
+                if self._page is not None:
+                    self._page.kill()
                 self._selector.close()
-        return signal.Signals(self._signals[0])
+        return signal.Signals(self._signals[0]) if self._signals else None
 
     def _start(self, number: int, pause: float) -> None:
-        ours, theirs = socket.socketpair()
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pairs = [socket.socketpair() for _ in range(1 if self._page is None else 2)]
+            for mine, its in pairs:
+                ours.enter_context(mine)
+                theirs.enter_context(its)
+            numbers = [its.fileno() for _, its in pairs]
             process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(*self._listening, theirs.fileno()),
-                env={**os.environ, LINE: str(theirs.fileno())},
+                pass_fds=(self._listening.fileno(), *numbers),
+                env={**os.environ, LINE: ",".join(map(str, numbers))},
                 process_group=0,
             )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        worker = _Worker(number, process, ours, pause)
+            ours.pop_all()
+        line, *figures = [mine for mine, _ in pairs]
+        line.setblocking(False)
+        worker = Worker(number, process, line, figures[0] if figures else None, pause)
         self._workers[number] = worker
-        self._selector.register(ours, selectors.EVENT_READ, worker)
+        self._selector.register(line, selectors.EVENT_READ, worker)
+        self._tell(worker, hand_on=True)
 
     def _wait(self) -> None:
         """Wait for whatever comes first, and take it in."""
         moments = [when for when, _ in self._due.values()]
-        moments += [worker.deadline for worker in self._workers.values() if worker.state is not _State.SERVING]
+        moments += [worker.deadline for worker in self._workers.values() if worker.state is not State.SERVING]
         if self._changed is not None and not self._stopping:
             moments.append(monotonic() + 0.5)
+        if (page := self._page_to_start()) is not None:
+            moments.append(page.due)
         timeout = max(0.0, min(moments) - monotonic()) if moments else None
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     while os.read(key.fd, 4096):
                         pass
-                continue
-            self._hear(key.data)
+            elif isinstance(key.data, Worker):
+                self._hear(key.data)
+            else:
+                self._hear_page(key.data)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: Worker) -> None:
         try:
             said = worker.line.recv(64)
         except BlockingIOError:
@@ -200,45 +216,100 @@ class Supervisor:
             said = b""
         if not said:
             self._bury(worker)
-        elif worker.state is _State.STARTING:
-            worker.state = _State.SERVING
+        elif worker.state is State.STARTING:
+            worker.state = State.SERVING
+            self._tell(worker)
 
-    def _look(self, on_ready: Callable[[Sequence[int]], object] | None) -> None:
+    # The page that shows all of them.
+
+    def _page_to_start(self) -> PageProcess | None:
+        return self._page if self._page is not None and self._page.line is None and not self._stopping else None
+
+    def _start_page(self, page: PageProcess) -> None:
+        page.start()
+        if page.line is not None:
+            self._selector.register(page.line, selectors.EVENT_READ, page)
+            for worker in self._workers.values():
+                self._tell(worker, hand_on=True)
+
+    def _hear_page(self, page: PageProcess) -> None:
+        assert page.line is not None
+        try:
+            said = page.line.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if not said:
+            self._selector.unregister(page.line)
+            if self._stopping:
+                page.kill()  # nobody is surprised
+            else:
+                page.bury()
+
+    def _tell(self, worker: Worker, state: State | None = None, *, hand_on: bool = False) -> None:
+        if self._page is None:
+            return
+        message = {
+            "worker": worker.number + 1,
+            "pid": worker.process.pid,
+            "state": (state or worker.state).name.lower(),
+            "born": worker.born,
+            "restarts": self._restarted[worker.number],
+        }
+        self._page.tell(message, worker.figures if hand_on else None)
+
+    def _look(self, on_ready: Callable[[Supervisor], object] | None) -> None:
         """Do what is due by now."""
         now = monotonic()
         for worker in self._workers.values():
-            if worker.state is not _State.SERVING and now >= worker.deadline:
-                logger.error("worker %d (process %d) did not come to an end of its own: killed", *_names(worker))
+            if worker.state is not State.SERVING and now >= worker.deadline:
+                logger.error("worker %d (process %d) did not come to an end of its own: killed", *worker.names)
                 worker.deadline = now + AFTER_GRACE
                 worker.process.kill()
         for number, (when, pause) in list(self._due.items()):
             if now >= when:
                 del self._due[number]
-                self._start(number, pause)
-        if not self._served and len(self._workers) == self._count and self._all(_State.SERVING):
+                self._start_again(number, pause)
+        if (page := self._page_to_start()) is not None and now >= page.due:
+            self._start_page(page)
+        if not self._served and len(self._workers) == self._count and self._all(State.SERVING):
             self._served = True
             if on_ready is not None:
-                on_ready([worker.process.pid for worker in self._workers.values()])
+                on_ready(self)
         if self._changed is not None and not self._stopping and self._changed():
-            logger.info("the application has changed: its workers start again")
-            for number in self._due:
-                self._due[number] = (now, PAUSE[0])
-            for worker in self._workers.values():
-                self._end(worker, signal.SIGTERM)
+            self._reload(now)
 
-    def _all(self, state: _State) -> bool:
+    def _reload(self, now: float) -> None:
+        logger.info("the application has changed: its workers start again")
+        for number in self._due:
+            self._due[number] = (now, PAUSE[0])
+        for worker in self._workers.values():
+            self._end(worker, signal.SIGTERM)
+
+    def _start_again(self, number: int, pause: float) -> None:
+        try:
+            self._start(number, pause)
+        except OSError as error:  # no process, no descriptor, no memory: the others serve on
+            logger.error("worker %d could not be started: %s: tried again in %.1f s", number + 1, error, pause)  # noqa: TRY400
+            self._due[number] = (monotonic() + pause, min(2 * pause, PAUSE[1]))
+
+    def _all(self, state: State) -> bool:
         return all(worker.state is state for worker in self._workers.values())
 
-    def _end(self, worker: _Worker, number: int) -> None:
-        worker.state = _State.ENDING
+    def _end(self, worker: Worker, number: int) -> None:
+        if worker.state is State.ENDING:
+            return  # a second signal would end its requests at once
+        worker.state = State.ENDING
         worker.deadline = monotonic() + self._grace + AFTER_GRACE
         with contextlib.suppress(ProcessLookupError):
             worker.process.send_signal(number)
+        self._tell(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         """A worker has closed its line: it has ended, or is about to."""
         self._selector.unregister(worker.line)
-        worker.line.close()
+        worker.close()
         try:
             status = worker.process.wait(AFTER_GRACE)
         except subprocess.TimeoutExpired:
@@ -246,58 +317,67 @@ class Supervisor:
             status = worker.process.wait()
         del self._workers[worker.number]
         if self._stopping:
+            self._tell(worker, State.GONE)
             return
-        if worker.state is _State.ENDING:
+        self._plan_next(worker, status)
+        self._tell(worker, State.WAITING)
+
+    def _plan_next(self, worker: Worker, status: int) -> None:
+        """Say when the next one of its number is due."""
+        if worker.state is State.ENDING:
             self._due[worker.number] = (monotonic(), PAUSE[0])
             return
         if self._changed is not None:
-            logger.error("worker %d (process %d) ended, %s: waiting for a change", *_names(worker), _how(status))
+            logger.error("worker %d (process %d) ended, %s: waiting for a change", *worker.names, how_it_ended(status))
             self._due[worker.number] = (math.inf, PAUSE[0])
             return
         if not self._served:
             raise WorkerFailed(status)
-        self.restarts += 1
+        self._restarted[worker.number] += 1
         if monotonic() - worker.born >= STEADY:
             wait, pause = 0.0, PAUSE[0]
         else:
             wait, pause = worker.pause, min(2 * worker.pause, PAUSE[1])
         what = "worker %d (process %d) ended by itself, %s: started again in %.1f s"
-        logger.error(what, *_names(worker), _how(status), wait)
+        logger.error(what, *worker.names, how_it_ended(status), wait)
         self._due[worker.number] = (monotonic() + wait, pause)
 
     # Signals.
 
     @contextlib.contextmanager
-    def _woken_by_signals(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM, and wake the selector by them; what was there is put back."""
+    def _woken(self) -> Iterator[None]:
+        """Let signals and `stop()` wake the selector; what was there is put back."""
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        previous = {number: signal.signal(number, self._on_signal) or signal.SIG_DFL for number in ENDS}
-        woken = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        with self._bell_lock:
+            self._bell = writable
         self._selector.register(readable, selectors.EVENT_READ, None)
+        previous = {number: signal.signal(number, self._on_signal) or signal.SIG_DFL for number in self._ends}
+        woken = signal.set_wakeup_fd(writable, warn_on_full_buffer=False) if self._ends else -1
         try:
             yield
         finally:
-            signal.set_wakeup_fd(woken)
+            if self._ends:
+                signal.set_wakeup_fd(woken)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            with self._bell_lock:
+                self._bell = -1
+                os.close(writable)
             os.close(readable)
-            os.close(writable)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
         self._signals.append(number)
 
     def _take_signals(self) -> None:
-        if not self._signals:
-            return
         if len(self._signals) > 1:
             # The second: workers that got two end at once, and so does this.
             self._kill_all()
             os._exit(128 + self._signals[1])
-        if not self._stopping:
+        if (self._signals or self._asked) and not self._stopping:
             self._stopping = True
             self._due.clear()
             for worker in self._workers.values():
-                self._end(worker, self._signals[0])
+                self._end(worker, self._signals[0] if self._signals else signal.SIGTERM)
 
     def _kill_all(self) -> None:
         for worker in self._workers.values():
@@ -305,41 +385,4 @@ class Supervisor:
                 worker.process.kill()
         for worker in self._workers.values():
             worker.process.wait()
-            worker.line.close()
-
-
-def _names(worker: _Worker) -> tuple[int, int]:
-    return worker.number + 1, worker.process.pid
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"with status {status}"
-    try:
-        return f"by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"by signal {-status}"
-
-
-class Line:
-    """A worker's end of its line.
-
-    Attributes:
-        socket: To be watched: it is readable when the supervisor has ended.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.socket = socket.socket(fileno=number)
-        self.socket.set_inheritable(False)
-        self.socket.setblocking(False)
-
-    @classmethod
-    def take(cls) -> Line | None:
-        """Return the line of this process if it is a worker; the first time only, so that no child takes it for its own."""
-        number = os.environ.pop(LINE, None)
-        return None if number is None else cls(int(number))
-
-    def say_ready(self) -> None:
-        """Say that it serves."""
-        with contextlib.suppress(OSError):
-            self.socket.send(READY)
+            worker.close()

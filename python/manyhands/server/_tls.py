@@ -79,6 +79,14 @@ class TLSSocket:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
                 raise BlockingIOError from error
 
+    def drop_urgent(self) -> None:
+        """Take TCP's urgent byte out, which is beside what TLS protects.
+
+        Raises:
+            OSError: there is none.
+        """
+        socket.socket.recv(self._ssl, 1, socket.MSG_OOB)
+
     def shutdown(self, how: int) -> None:
         """Say close_notify, and shut the socket, as `socket.shutdown`."""
         self._say_goodbye()

@@ -7,8 +7,8 @@ connection's own lock: no code of a user runs under it.
 
 | | in hand | bound | beyond it |
 |---|---|---|---|
-| messages that nobody has received | `_inbox` | `INBOX_BYTES`, and one read | the client is not read on, and TCP tells it |
-| bytes that the client has not taken | `_unsent` | `UNSENT_BYTES` | `send` waits |
+| messages that nobody has received | `_inbox` | `INBOX_BYTES` of memory, and one read | TCP tells the client to wait |
+| what the client has not taken | `_unsent` | `UNSENT_BYTES`, and one message | `send` waits; of pings the last is answered |
 
 The end. When the client has said goodbye, `receive` gives what is left, then raises `WebSocketClosed`; the job has
 `CLOSE_TIMEOUT` to come to its end, then it is told to stop. A client that is gone without a word is as with any request: the
@@ -21,6 +21,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
+from sys import getsizeof
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,12 +32,11 @@ from websockets.protocol import State
 from manyhands import _core, blocking
 from manyhands._events import Events
 from manyhands.errors import LoopClosed, StrandClosed
-from manyhands.server._answer import GONE
 from manyhands.server._errors import WebSocketClosed
 from manyhands.server._spool import Spool
+from manyhands.server._wire import GONE
 
 if TYPE_CHECKING:
-    import socket
     from typing import Self
 
     from websockets.server import ServerProtocol
@@ -51,6 +51,9 @@ READ: Final = 8192
 INBOX_BYTES: Final = 1 << 20
 UNSENT_BYTES: Final = 1 << 18
 
+PONG: Final = b"\x8a"
+"""How a pong begins. Of several pings the last may be answered alone: RFC 6455, 5.5.3."""
+
 STOP_IS_NEAR: Final = 1.0
 """Seconds; a client that has gone without a word ends the job, by way of its owner, the connection. The end of the input may
 be here first."""
@@ -62,6 +65,7 @@ NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 ABNORMAL: Final = 1006
 INVALID_DATA: Final = 1007
+TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 """RFC 6455, 7.4.1."""
 
@@ -77,17 +81,19 @@ class WebSocket:
     Threads: any may send and close; receiving is for one at a time, usually the view.
     """
 
-    def __init__(self, connection: Connection, protocol: ServerProtocol, ping_timeout: float) -> None:
+    def __init__(self, connection: Connection, protocol: ServerProtocol, max_size: int, ping_timeout: float) -> None:
         self.subprotocol: str | None = protocol.subprotocol
         self._connection = connection
         self._protocol = protocol  # GUARDED BY: _lock, as all that follows
         self._lock = connection.lock
         self._inbox: queue.SimpleQueue[str | bytes | None] = queue.SimpleQueue()  # None: the end
         self._inbox_bytes = 0
-        self._parts: list[bytes] = []  # of a message that is not complete
+        self._parts: bytes | bytearray = b""  # of a message that is not complete
         self._text = False  # what they are
+        self._max_size = max_size
         self._held_back = False  # the client is not read on
         self._unsent = Spool()
+        self._pong = b""  # to the last ping of a client that takes nothing
         self._room = threading.Event()  # `_unsent` is below its bound
         self._room.set()
         self._over = False  # nothing more comes in
@@ -128,7 +134,7 @@ class WebSocket:
                 _core.sleep_blocking(STOP_IS_NEAR)
             raise closed
         with self._lock:
-            self._inbox_bytes -= len(message)
+            self._inbox_bytes -= getsizeof(message)
             read_on = self._held_back and self._inbox_bytes <= INBOX_BYTES // 2
             if read_on:
                 self._held_back = False
@@ -220,35 +226,40 @@ class WebSocket:
             with contextlib.suppress(StrandClosed, LoopClosed):
                 self._timers.append(self._connection.strand.call_every(ping_interval, self._ping))
 
-    def on_ready(self, sock: socket.socket, events: Events) -> bool:
+    def on_ready(self, events: Events) -> bool:
         """Read and write what can be; False if the client has gone."""
         with self._lock:
             self._push()
             if self._held_back or self._over:
                 return not events & (Events.HANGUP | Events.ERROR)
         try:
-            data = sock.recv(READ)
-        except BlockingIOError:
-            return True
+            data = self._connection.wire.read(READ)
         except OSError:
             data = b""
+        if data is None:
+            return True
         with self._lock:
             if not data:
                 return self._on_end_of_input()
-            self.take_in(data)
+            if not self._over:  # the view has ended meanwhile
+                self.take_in(data)
             return True
 
     def end(self, *, failed: bool) -> Spool:
-        """The view has ended: say goodbye if nobody has; what is left to send. The lock is held."""
-        if not self.closed:
-            self._protocol.send_close(INTERNAL_ERROR if failed else NORMAL)
-        self._push(arm=False)
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        self._room.set()
-        unsent, self._unsent = self._unsent, Spool()
-        return unsent
+        """The view has ended: say goodbye if nobody has; what is left to send. On its thread."""
+        with self._lock:
+            if not self.closed:
+                self._protocol.send_close(INTERNAL_ERROR if failed else NORMAL)
+            self._push(arm=False)
+            if not self._over:
+                self._over = True  # a pong would come in the midst of what is left
+                self._inbox.put(None)
+            for timer in self._timers:
+                timer.cancel()
+            self._timers.clear()
+            self._room.set()
+            unsent, self._unsent = self._unsent, Spool()
+            return unsent
 
     def take_in(self, data: bytes) -> None:
         """What the client sent. The lock is held."""
@@ -257,7 +268,8 @@ class WebSocket:
             self._asked = 0.0
             self._protocol.receive_data(data)
             for event in self._protocol.events_received():
-                self._take_frame(event)
+                if not self._take_frame(event):
+                    break  # what was read with it is not heard any more
             self._push()
         if self.closed and not self._over:
             self._over = True
@@ -268,24 +280,32 @@ class WebSocket:
             self._held_back = True
             self._post(self._arm)
 
-    def _take_frame(self, frame: Any) -> None:
+    def _take_frame(self, frame: Any) -> bool:
+        """Take a frame; False if it ends the conversation with an error."""
         assert isinstance(frame, Frame)
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return
+            return True
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
+        data = bytes(frame.data)
+        if len(self._parts) + len(data) > self._max_size:
+            self._protocol.fail(TOO_BIG, f"a message may have {self._max_size} bytes")
+            return False
+        if self._parts or not frame.fin:
+            # A bytearray grows in place, and of empty parts nothing is left: a message may come in any number of them.
+            self._parts = bytearray(self._parts) if isinstance(self._parts, bytes) else self._parts
+            self._parts += data
+            if not frame.fin:
+                return True
+            data, self._parts = bytes(self._parts), b""
         try:
             message = data.decode() if self._text else data
         except UnicodeDecodeError as error:
             self._protocol.fail(INVALID_DATA, f"{error.reason} at position {error.start}")
-            return
-        self._inbox_bytes += len(message)
+            return False
+        self._inbox_bytes += getsizeof(message)
         self._inbox.put(message)
+        return True
 
     def _on_end_of_input(self) -> bool:
         said_goodbye = self.closed
@@ -300,11 +320,17 @@ class WebSocket:
 
     def _push(self, *, arm: bool = True) -> None:
         """Write what the protocol has to say, as far as the client takes it. The lock is held."""
-        for data in self._protocol.data_to_send():
-            self._unsent.append(data)  # an empty one is the end of the stream, which is the connection's to say
         had = not self._room.is_set()
-        if self._unsent and self._unsent.write_to(self._connection.write) == GONE:
+        for data in self._protocol.data_to_send():
+            if had and data[:1] == PONG:
+                self._pong = data
+            else:
+                self._unsent.append(data)  # an empty one is the end of the stream, which is the connection's to say
+        if self._unsent and self._unsent.write_to(self._connection.wire.write) == GONE:
             self._unsent.close()
+        if self._pong and not self.closed and len(self._unsent) <= UNSENT_BYTES:
+            self._unsent.append(self._pong)
+            self._pong = b""
         if len(self._unsent) > UNSENT_BYTES:
             self._room.clear()
         elif had:

@@ -14,12 +14,15 @@ traceback in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+from manyhands.errors import JobStopped
+from manyhands.server._django import end_request, is_response
 from manyhands.server._environ import Environ
 from manyhands.server._file import FileWrapper, Region
+from manyhands.server._iter_async import is_async, iter_async
 from manyhands.server._response import ResponseFrame
 from manyhands.server._rules import APPLICATION, BYTES, START_RESPONSE, broken
 
@@ -37,7 +40,7 @@ class StartResponse(Protocol):
     ) -> Callable[[bytes], object]: ...
 
 
-Application = Callable[[Environ, Any], Iterable[bytes]]
+Application = Callable[[Environ, Any], Iterable[bytes] | AsyncIterable[bytes]]
 
 ONE_COPY: Final = 65_536
 """A body up to this size is copied behind its head and sent with it; beyond it a second system call costs less."""
@@ -72,11 +75,12 @@ class Exchange:
         head_sent: The client has the head, or a part of it: the response cannot be changed any more.
         complete: Every byte of the response was given to `send`.
         taken: The response was given by somebody else, and what the application answers is thrown away.
+        djangos: A response in pieces is Django's, which has to stay on one thread.
 
     Threads: those that run the job, one at a time.
     """
 
-    __slots__ = ("_headers", "_send", "_status", "complete", "frame", "head_sent", "taken")
+    __slots__ = ("_headers", "_send", "_status", "complete", "djangos", "frame", "head_sent", "taken")
 
     def __init__(self, frame: ResponseFrame, send: Send) -> None:
         self.frame = frame
@@ -86,6 +90,7 @@ class Exchange:
         self.head_sent = False
         self.complete = False
         self.taken = False
+        self.djangos = False
 
     def take(self, code: int) -> None:
         """Somebody else gives the response, the whole of it, and the connection is not used again.
@@ -110,7 +115,13 @@ class Exchange:
             BaseException: whatever the application raised. If `head_sent`, the connection must be closed, so that the
                 client can tell a part from the whole; if `complete`, nothing is lost.
         """
-        result = app(environ, self.start_response)
+        try:
+            result: Any = app(environ, self.start_response)
+        except JobStopped:
+            end_request(app)
+            raise
+        if is_async(result):
+            result = iter_async(result)
         if self.taken:
             _close(result)
             return None
@@ -120,6 +131,7 @@ class Exchange:
             finally:
                 _close(result)
             return None
+        self.djangos = is_response(result)
         if isinstance(result, FileWrapper) and not self.head_sent and (region := result.region()) is not None:
             return self._send_file(result, region)
         return self._send_pieces(result)

@@ -1,0 +1,107 @@
+"""How a server is to serve: what `serve()` was told, in a form that another process can be told too."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from manyhands.server._limits import Limits
+from manyhands.server._server import Server
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from manyhands.server._bind import Bind
+    from manyhands.server._wsgi import Application
+
+__all__ = ["Certificate", "Settings", "load_certificate"]
+
+Certificate = tuple[str, str | None]
+"""The files of a certificate with its chain, and of its key; None: the key is in the first one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything but the application, and where to listen. See `serve`."""
+
+    tls: ssl.SSLContext | Certificate | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    threads: int | None = None
+    limits: Limits | None = None
+    max_queue_depth: int = 1024
+    half_close: Literal["gone", "finish"] = "gone"
+    access_log: bool = True
+    grace: float = 10.0
+
+    def to_json(self) -> str:
+        """Write it down for another process.
+
+        Raises:
+            TypeError: a TLS context cannot be handed on.
+        """
+        if isinstance(self.tls, ssl.SSLContext):
+            raise TypeError(
+                "the workers of serve() are processes of their own, and an ssl.SSLContext cannot be handed to them: give "
+                "the files, as in tls=('chain.pem', 'key.pem')"
+            )
+        limits = None if self.limits is None else asdict(self.limits)
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps({**values, "limits": limits})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` has written."""
+        values = cls(**json.loads(text))
+        return replace(
+            values,
+            tls=None if values.tls is None else tuple(values.tls),  # type: ignore[arg-type]
+            trusted_proxies=tuple(values.trusted_proxies),
+            limits=None if values.limits is None else Limits(**values.limits),  # type: ignore[arg-type]
+        )
+
+    def server(self, app: Application, bind: Bind) -> Server:
+        """Make the server.
+
+        Raises:
+            OSError, TypeError, ValueError: as `Server` does, or `load_certificate`.
+        """
+        return Server(
+            app,
+            bind=bind,
+            tls=load_certificate(*self.tls) if isinstance(self.tls, tuple) else self.tls,
+            trusted_proxies=self.trusted_proxies,
+            threads=self.threads,
+            limits=self.limits,
+            max_queue_depth=self.max_queue_depth,
+            half_close=self.half_close,
+            access_log=self.access_log,
+        )
+
+
+def load_certificate(chain: str, key: str | None = None) -> ssl.SSLContext:
+    """Make a server's context of a certificate and its key.
+
+    Args:
+        chain: A PEM file with the certificate, and those of its authorities behind it.
+        key: A PEM file with its private key; None if it is in the first one.
+
+    Raises:
+        ValueError: they cannot be read, are none, do not belong together, or the key has a password. The text is a sentence.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(chain, key, password=_no_password)
+    except OSError as error:
+        files = chain if key is None else f"{chain} with {key}"
+        why: object = error.strerror or error
+        if isinstance(error, ssl.SSLError):
+            why = error.reason or "there is no certificate in it, or no key"
+        raise ValueError(f"cannot use the certificate {files}: {why}; give a PEM file, and that of its key") from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the private key has a password: give one without, that only this user may read")
