@@ -56,7 +56,7 @@ COMMANDS = {
         doctor.run,
     ),
     "demo": Command(
-        "show the library at work: the echo server under real traffic, or jobs for clients that hang up",
+        "show the library at work: a web application with hundreds of slow clients and others that hang up; the pool; the loop",
         demo.configure,
         demo.run,
     ),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import manyhands as mh
 from manyhands._accept import PASSING, SHORTAGE
-from manyhands.cli._echo_server import BACK_OFF, READ_BYTES, Figures
+from manyhands.cli._echo_books import Books
+from manyhands.cli._echo_server import BACK_OFF, READ_BYTES
 
 
 class Connection:
@@ -59,7 +59,7 @@ class Connection:
 
     def _end(self) -> None:
         self._proactor.close(self._socket)
-        self._server.left(self)
+        self._server.books.left(self)
 
 
 class EchoOperations:
@@ -78,26 +78,8 @@ class EchoOperations:
         self._listener = listener
         self._say = say
         self._short = False  # Touched only on the listener's strand, and by its timer when nothing is under way.
-        self._books = threading.Lock()
-        self._open: set[Connection] = set()  # GUARDED BY: _books
-        self._accepted = self._messages = self._bytes = 0  # GUARDED BY: _books; of those that have gone
+        self.books = Books()
         self._accept()
-
-    def figures(self) -> Figures:
-        """Add up what the open connections and the ones that have gone did. Any thread; the open ones go on counting."""
-        with self._books:
-            messages, received = self._messages, self._bytes
-            for connection in self._open:
-                messages += connection.messages
-                received += connection.bytes
-            return Figures(self._accepted, len(self._open), messages, received)
-
-    def left(self, connection: Connection) -> None:
-        """Take a connection that has ended into the books."""
-        with self._books:
-            self._open.discard(connection)
-            self._messages += connection.messages
-            self._bytes += connection.bytes
 
     def _accept(self) -> None:
         with contextlib.suppress(mh.ClosedResourceError, mh.LoopClosed):
@@ -126,16 +108,14 @@ class EchoOperations:
     def _serve(self, sock: socket.socket) -> None:
         """Begin a new connection."""
         connection = Connection(self, self._proactor, sock)
-        with self._books:
-            self._open.add(connection)
-            self._accepted += 1
+        self.books.came(connection)
         try:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 with contextlib.suppress(OSError):  # the peer has gone already: the first receive will say so
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.receive()
         except BaseException:
-            self.left(connection)
+            self.books.left(connection)
             raise
 
     def _back_off(self, reason: str) -> None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import manyhands as mh
 from manyhands._accept import PASSING, SHORTAGE
+from manyhands.cli._echo_books import Books
 
 READ_BYTES = 65_536
 """The most that is read at once, and so the most that one connection can hold. nginx and Go's io.Copy take 32 KiB,
@@ -31,23 +30,6 @@ BACK_OFF = 0.1
 """Seconds without accepting when there is no descriptor left, as long as trio's; the backlog of the kernel holds them."""
 
 NOTHING = memoryview(b"")
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What the server has done so far.
-
-    Attributes:
-        connections: accepted since the start.
-        open: open now.
-        messages: reads that gave bytes.
-        bytes: read.
-    """
-
-    connections: int
-    open: int
-    messages: int
-    bytes: int
 
 
 class Connection:
@@ -85,7 +67,7 @@ class Connection:
 
     def on_removed(self, watch: mh.Watch, reason: mh.RemovalReason) -> None:
         """Hand the figures over to the books. The watch has closed the socket."""
-        self._server.left(self)
+        self._server.books.left(self)
 
     def _send(self, watch: mh.Watch, message: bytes | memoryview) -> None:
         """Send what fits. While a rest is left the watch waits for room instead of for more: no more is read."""
@@ -120,26 +102,8 @@ class EchoServer:
         self._listener = listener
         self._say = say
         self._short = False  # Touched only on the listener's strand.
-        self._books = threading.Lock()
-        self._open: set[Connection] = set()  # GUARDED BY: _books
-        self._accepted = self._messages = self._bytes = 0  # GUARDED BY: _books; of those that have gone
+        self.books = Books()
         loop.add(listener, mh.Events.READ, self._on_ready, name="listener", close=True)
-
-    def figures(self) -> Figures:
-        """Add up what the open connections and the ones that have gone did. Any thread; the open ones go on counting."""
-        with self._books:
-            messages, received = self._messages, self._bytes
-            for connection in self._open:
-                messages += connection.messages
-                received += connection.bytes
-            return Figures(self._accepted, len(self._open), messages, received)
-
-    def left(self, connection: Connection) -> None:
-        """Take a connection that has ended into the books."""
-        with self._books:
-            self._open.discard(connection)
-            self._messages += connection.messages
-            self._bytes += connection.bytes
 
     def _on_ready(self, watch: mh.Watch, events: mh.Events) -> None:
         """Accept what waits, within the budget. The level-triggered watch comes back for the rest."""
@@ -168,9 +132,7 @@ class EchoServer:
     def _serve(self, sock: socket.socket) -> None:
         """Give a new connection its watch."""
         connection = Connection(self, sock)
-        with self._books:
-            self._open.add(connection)
-            self._accepted += 1
+        self.books.came(connection)
         try:
             sock.setblocking(False)
             if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -178,7 +140,7 @@ class EchoServer:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._loop.add(sock, mh.Events.READ, connection.on_ready, close=True, on_removed=connection.on_removed)
         except BaseException:
-            self.left(connection)
+            self.books.left(connection)
             raise
 
     def _back_off(self, watch: mh.Watch, reason: str) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import os
 import resource
+import traceback
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Failure(Exception):
@@ -40,3 +45,18 @@ def require_descriptors(needed: int, what: str) -> None:
             f"{what} needs {needed} open files and this process may have {limit}: "
             f"raise the limit with `ulimit -n {max(needed, 1024)}` and start it again."
         )
+
+
+def complain_of(error: BaseException) -> None:
+    """Print the traceback of what the user's own code raised, from that code on."""
+    cause = error.__cause__
+    if cause is None:
+        return
+    frame = cause.__traceback__
+    while frame is not None and _is_not_theirs(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    traceback.print_exception(cause.with_traceback(frame))
+
+
+def _is_not_theirs(filename: str) -> bool:
+    return filename.startswith((_OURS, "<frozen")) or filename == importlib.__file__

@@ -7,6 +7,7 @@ import os
 import re
 
 from manyhands import _guards
+from manyhands.cli._options import seconds
 from manyhands.cli.echo import thread_count
 
 __all__ = ["configure"]
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "application", type=target, metavar="module:app", help="WSGI application, or module:create() for a factory"
     )
     parser.add_argument("--host", help="name or address to listen on (default: 127.0.0.1, or all with $PORT)")
-    parser.add_argument("--port", type=int, help="port; 0 takes a free one (default: $PORT, or 8000)")
+    parser.add_argument("--port", type=whole, help="port; 0 takes a free one (default: $PORT, or 8000)")
     parser.add_argument(
         "--bind",
         metavar="WHERE",
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=thread_count,
         metavar="N",
-        help="requests that run at once; one thread more serves the connections (default: 8, more without the GIL)",
+        help="requests that run at once, on up to twice as many threads and one (default: 8, more without the GIL)",
     )
     parser.add_argument(
         "--workers",
@@ -60,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reload", action="store_true", help="start again when a .py file of this directory changes")
     parser.add_argument(
         "--dashboard",
-        type=int,
+        type=whole,
         metavar="PORT",
         help="show what every request and thread is doing on this port of 127.0.0.1; 0 takes a free one. A token that it shall "
         "ask for is taken from the environment, MANYHANDS_TOKEN",
@@ -109,6 +110,19 @@ def worker_count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """Read a port, which may be none that there is, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        words = f"expected a port, from 1 to 65535, or 0 for any that is free, got {text!r}"
+        raise argparse.ArgumentTypeError(words) from None
+
+
 def positive(text: str) -> int:
     """Read a whole number of 1 or more, for argparse.
 
@@ -118,18 +132,3 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
     return int(text)
-
-
-def seconds(text: str) -> float:
-    """Read a number of seconds above 0, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
-    return number

@@ -25,6 +25,9 @@ ROWS = 40
 LONGEST_KEY = 16
 """Letters of a loop's or pool's name: their figures must fit beside it."""
 
+MOST_WAITING = 3
+"""Threads that wait, one by one; beyond these they are only counted, and leave their lines to the jobs."""
+
 STYLES = {"RUNNING": "cyan", "SYNCING": "cyan", "STOPPING": "yellow", "FINISHED": "green"}
 """Of a job's state."""
 
@@ -72,13 +75,15 @@ class Screen:
 
     def _picture(self, width: int, height: int | None) -> RenderableType:
         seen = self._seen
-        fixed: list[RenderableType] = [self._head(height), self._loops(), self._pools()]
+        fixed: list[RenderableType] = [self._head(height)]
+        if seen.get("workers"):
+            fixed.append(self._workers(None if height is None else max(2, height // 4)))
+        fixed += [self._loops(), self._pools()]
         if seen.get("servers"):
             fixed.append(self._servers())
         taken = 5 + sum(table.row_count + 1 for table in fixed if isinstance(table, Table))
         left = ROWS * 2 if height is None else max(4, height - taken)
-        threads = [thread for thread in seen["threads"]["listed"] if thread["kind"] != "other"]
-        threads.sort(key=lambda thread: not thread["busy"])
+        threads = _together([thread for thread in seen["threads"]["listed"] if thread["kind"] != "other"])
         jobs = seen["jobs"]["listed"]
         for_threads = min(len(threads), max(left // 2, left - len(jobs)))
         parts: list[RenderableType] = [
@@ -130,19 +135,40 @@ class Screen:
             table.add_row(*_texts(server["key"], server["address"], *counts))
         return table
 
+    def _workers(self, most: int | None) -> Table:
+        table = _table("#WORKER", "#pid", "state", "#restarts", "#MiB", "#connected", "#busy", "#queued", "#lives")
+        # Where there is no room for all of them, those that need a look come first.
+        workers = sorted(self._seen["workers"], key=lambda worker: bool(worker["answered"]))[:most]
+        for worker in sorted(workers, key=lambda worker: int(worker["worker"])):
+            texts = [str(worker[field]) for field in ("worker", "pid", "restarts")]
+            number, pid, restarts = _texts(*texts)
+            counts = [
+                "" if worker[field] is None else str(worker[field]) for field in ("connections", "busy", "queued")
+            ]
+            memory = "" if worker["resident_bytes"] is None else f"{worker['resident_bytes'] / (1 << 20):.0f}"
+            state = Text(plain(_worker_state(worker)), "" if worker["answered"] else "yellow")
+            table.add_row(number, pid, state, restarts, *_texts(memory, *counts, seconds(worker["age"])))
+        return table
+
     def _threads(self, threads: list[Row], width: int) -> Table:
         table = _table("THREAD", "runs", "#for", "at", width=width)
         for thread in threads:
-            texts = _texts(thread["name"], thread["what"] or "", seconds(thread["since"]), thread["at"] or "")
+            texts = _texts(
+                _of_worker(thread, thread["name"]), thread["what"] or "", seconds(thread["since"]), thread["at"] or ""
+            )
             table.add_row(*texts, style=None if thread["busy"] else "dim")
         return table
 
     def _jobs(self, jobs: list[Row], width: int) -> Table:
-        table = _table("#JOB", "name", "state", "#age", "progress", "owner", width=width)
+        table = _table("#JOB", "name", "state", "#since", "progress", "owner", width=width)
         for job in jobs:
             state = Text(plain(job["status"].lower()), STYLES.get(job["status"], ""))
             number, name, age, progress, owner = _texts(
-                str(job["id"]), job["name"], seconds(job["age"]), _progress(job["progress"]), job["owner"] or ""
+                _of_worker(job, str(job["id"])),
+                job["name"],
+                seconds(job["age"]),
+                _progress(job["progress"]),
+                job["owner"] or "",
             )
             table.add_row(number, name, state, age, progress, owner)
         return table
@@ -196,11 +222,33 @@ def quantile(buckets: list[tuple[float | None, int]], share: float) -> str:
     return ""
 
 
+def _together(threads: list[Row]) -> list[Row]:
+    """Those that are busy, then the others; as one row if they are many."""
+    busy = [thread for thread in threads if thread["busy"]]
+    waiting = [thread for thread in threads if not thread["busy"]]
+    if len(waiting) > MOST_WAITING:
+        waiting = [{"name": f"{len(waiting)} more", "what": "wait", "since": None, "at": None, "busy": False}]
+    return busy + waiting
+
+
 def _key(row: Row) -> str:
     name = plain(row["key"])
     if len(name) > LONGEST_KEY:
         name = name[: LONGEST_KEY - 1] + "…"
     return name if row["state"] == "open" else f"{name} {row['state']}"
+
+
+def _of_worker(row: Row, text: str) -> str:
+    """Put the worker's number before it, if there are several."""
+    return f"{row['worker']}:{text}" if "worker" in row else text
+
+
+def _worker_state(worker: Row) -> str:
+    if worker["trouble"] is not None:
+        return f"{worker['state']}, {worker['trouble']}"
+    if worker["silent"] is not None:
+        return f"{worker['state']}, did not answer for {seconds(worker['silent'])}"
+    return str(worker["state"])
 
 
 def _figure(rate: float | None) -> str:

@@ -17,12 +17,12 @@ import sys
 import threading
 import time
 from select import POLLOUT, poll
-from typing import Protocol
 
 import manyhands as mh
 from manyhands._guards import Ending
+from manyhands.cli._echo_books import Books, Figures
 from manyhands.cli._echo_operations import EchoOperations
-from manyhands.cli._echo_server import EchoServer, Figures
+from manyhands.cli._echo_server import EchoServer
 from manyhands.cli._echo_tasks import EchoTasks
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, require_descriptors
 from manyhands.cli._running import run_until_signal
@@ -89,10 +89,10 @@ def run(options: argparse.Namespace) -> int:
             _say_where(options, host, port)
             started = time.monotonic()
             if status_line.usable:
-                loop.call_every(1.0, LiveFigures(server, status_line).show)
+                loop.call_every(1.0, LiveFigures(server.books, status_line).show)
             shares = lend_threads(loop, options.threads)
             seconds = time.monotonic() - started
-            figures = server.figures()
+            figures = server.books.figures()
         finally:
             status_line.clear()
             loop.close()
@@ -118,7 +118,7 @@ def _run_tasks(options: argparse.Namespace, listener: socket.socket) -> int:
         _say_where(options, host, port)
         async with mh.create_task_group() as group:
             if status_line.usable:
-                group.start_soon(_show_every_second, LiveFigures(server, status_line))
+                group.start_soon(_show_every_second, LiveFigures(server.books, status_line))
             await server.serve(listener)
 
     started = time.monotonic()
@@ -129,7 +129,7 @@ def _run_tasks(options: argparse.Namespace, listener: socket.socket) -> int:
     finally:
         status_line.clear()
         listener.close()
-    print(summary(server.figures(), {}, time.monotonic() - started, ended_by), flush=True)
+    print(summary(server.books.figures(), {}, time.monotonic() - started, ended_by), flush=True)
     return 0
 
 
@@ -273,25 +273,18 @@ class StatusLine:
             self._stream.flush()
 
 
-class Counting(Protocol):
-    """A server of any style."""
-
-    def figures(self) -> Figures:
-        """What it has done so far."""
-
-
 class LiveFigures:
     """The figures of the last second, for the status line. Called by a timer, so never twice at a time."""
 
-    def __init__(self, server: Counting, line: StatusLine) -> None:
-        self._server = server
+    def __init__(self, books: Books, line: StatusLine) -> None:
+        self._books = books
         self._line = line
         self._at = time.monotonic()
-        self._before = server.figures()
+        self._before = books.figures()
 
     def show(self) -> None:
         """Show what was done since the last call."""
-        now, figures = time.monotonic(), self._server.figures()
+        now, figures = time.monotonic(), self._books.figures()
         seconds = max(now - self._at, 1e-3)
         messages = (figures.messages - self._before.messages) / seconds
         mebibytes = (figures.bytes - self._before.bytes) / seconds / 2**20

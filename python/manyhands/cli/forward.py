@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import math
 import resource
 import socket
 import ssl
@@ -15,6 +14,7 @@ from typing import NamedTuple, NoReturn
 import manyhands as mh
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, descriptor_limit, require_descriptors
 from manyhands.cli._forwarder import Figures, Forwarder, Stream
+from manyhands.cli._options import seconds
 from manyhands.cli._running import run_until_signal
 from manyhands.cli.echo import DESCRIPTORS, StatusLine, thread_count
 
@@ -120,21 +120,6 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000_000:
         raise argparse.ArgumentTypeError(f"expected a number of connections, at least 1, got {text!r}")
     return int(text)
-
-
-def seconds(text: str) -> float:
-    """Read a time, for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from manyhands.cli._failure import Failure
+from manyhands.debug._dashboard import TOKEN_VARIABLE as TOKEN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +31,6 @@ PATIENCE = 5.0
 
 MOST_BYTES = 16 << 20
 """Of one answer; a dashboard's is bounded far below."""
-
-TOKEN = "MANYHANDS_TOKEN"  # noqa: S105 - the name of the variable
-"""Where the token is: on a command line everybody on the machine could read it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -16,9 +16,12 @@ from manyhands.errors import ManyhandsError, WouldDeadlock
 if TYPE_CHECKING:
     from typing import Self
 
+    from manyhands.debug._sight import Sight
+    from manyhands.debug._summed_sight import SummedSight
     from manyhands.server import Server
+    from manyhands.server._bind import Bind
 
-__all__ = ["Dashboard", "dashboard"]
+__all__ = ["TOKEN_VARIABLE", "Dashboard", "check_token", "dashboard", "serve_pages"]
 
 HOST: Final = "127.0.0.1"
 """Nobody but this machine: the page shows names of the program's, and stops its jobs."""
@@ -31,6 +34,9 @@ CONNECTIONS: Final = 32
 
 TOKEN: Final = re.compile(r"[!-~]+")
 """What an Authorization header carries as it is."""
+
+TOKEN_VARIABLE: Final = "MANYHANDS_TOKEN"  # noqa: S105 - the name of the variable
+"""Where commands take the token from: on a command line everybody on the machine could read it."""
 
 
 class Dashboard:
@@ -96,7 +102,7 @@ def dashboard(*sources: EventLoop | ThreadPool | Server, port: int = 0, token: s
         WouldDeadlock: the calling thread serves a loop or runs a job.
     """
     try:
-        from manyhands.server import Limits, Server  # noqa: PLC0415 - an extra: the rest of the library works without it
+        from manyhands.server import Server  # noqa: PLC0415 - an extra: the rest of the library works without it
     except ImportError as error:
         if error.name not in ("httptools", "websockets"):
             raise
@@ -105,27 +111,42 @@ def dashboard(*sources: EventLoop | ThreadPool | Server, port: int = 0, token: s
             "`pip install 'manyhands[server]'`",
             name=error.name,
         ) from error
-    from manyhands.debug._pages import Pages  # noqa: PLC0415 - who opens no dashboard does not pay for it
-    from manyhands.debug._sight import Sight  # noqa: PLC0415
+    from manyhands.debug._sight import Sight  # noqa: PLC0415 - who opens no dashboard does not pay for it
+    from manyhands.server._bind import Bind  # noqa: PLC0415
 
     for source in sources:
         if not isinstance(source, EventLoop | ThreadPool | Server):
             raise TypeError(f"dashboard() shows EventLoops, ThreadPools and Servers, and got {source!r}")
     check_int("port", port, at_least=0, at_most=65_535)
-    if token is not None and not isinstance(token, str):
-        raise TypeError(f"token must be a str or None, and got {type(token).__name__}")
-    if token is not None and TOKEN.fullmatch(token) is None:
-        raise ValueError("token must be one or more visible ASCII characters without a space: it is sent in a header")
+    check_token(token)
     if _core.is_lent():
         raise WouldDeadlock.about(
             "dashboard() starts threads and waits for them, and this thread serves a loop or runs a job: open it before, or on "
             "another thread"
         )
-    sight = Sight(sources)
+    return Dashboard(serve_pages(Sight(sources), token, Bind(HOST, port)))
+
+
+def check_token(token: str | None) -> None:
+    """Check that it can be sent in a header.
+
+    Raises:
+        TypeError, ValueError: it cannot.
+    """
+    if token is not None and not isinstance(token, str):
+        raise TypeError(f"token must be a str or None, and got {type(token).__name__}")
+    if token is not None and TOKEN.fullmatch(token) is None:
+        raise ValueError("token must be one or more visible ASCII characters without a space: it is sent in a header")
+
+
+def serve_pages(sight: Sight | SummedSight, token: str | None, bind: Bind) -> Server:
+    """Start a server of the page on threads of its own."""
+    from manyhands.debug._pages import Pages  # noqa: PLC0415 - as above
+    from manyhands.server import Limits, Server  # noqa: PLC0415
+
     server = Server(
         Pages(sight, token),
-        HOST,
-        port,
+        bind=bind,
         threads=THREADS,
         limits=Limits(
             head_bytes=8192, headers=64, body_bytes=1024, keep_alive=30.0, request_timeout=10.0, connections=CONNECTIONS
@@ -139,4 +160,4 @@ def dashboard(*sources: EventLoop | ThreadPool | Server, port: int = 0, token: s
     except BaseException:
         server.stop(grace=0)
         raise
-    return Dashboard(server)
+    return server

@@ -1,13 +1,14 @@
 """Metrics: what there is to see, in the format of Prometheus.
 
-Named by its conventions: a prefix, base units, `_total` behind what only grows. The histograms have no `_sum`: the core counts
-how many fell into each bucket and adds up no times, so an average cannot be had, and quantiles can
-(`histogram_quantile`). Source: prometheus.io, "Metric and label naming".
+Named by its conventions: a prefix, base units, `_total` behind what only grows. The core counts how many fell into each bucket
+and adds up no times, so the `_sum` of a histogram is an estimate: each counts as the middle of its bucket, whose upper end is
+twice its lower one. What is in the last, which has no upper end, counts as its lower one. Source: prometheus.io, "Metric and
+label naming".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -75,7 +76,8 @@ def metrics(seen: Row, accept: str) -> tuple[str, bytes]:
     """
     registry = CollectorRegistry()
     registry.register(_Collector(seen))
-    ProcessCollector(registry=registry)
+    if "workers" not in seen:
+        ProcessCollector(registry=registry)  # of several workers it would tell of the one that asks them
     encode, kind = choose_encoder(accept)
     return kind, encode(registry)
 
@@ -93,6 +95,7 @@ class _Collector(Collector):
         yield from _histograms("loop", loops, LOOP_HISTOGRAMS)
         yield from _counts("pool", pools, POOL_GAUGES, POOL_COUNTERS)
         yield from _histograms("pool", pools, POOL_HISTOGRAMS)
+        yield from _workers(self._seen.get("workers", ()))
         yield from _by_state(
             "manyhands_loop_tasks",
             "Tasks that have not ended.",
@@ -105,6 +108,17 @@ class _Collector(Collector):
             "server",
             ((row["key"], row["connections"]) for row in self._seen["servers"]),
         )
+        refused = CounterMetricFamily(
+            "manyhands_server_refused_requests",
+            "Requests that were malformed, too long or too slow.",
+            labels=["server", "status"],
+        )
+        for row in self._seen["servers"]:
+            # What is counted from the beginning has a rate from the beginning.
+            for status, count in sorted({"400": 0, **row["refused"]}.items()):
+                refused.add_metric([row["key"], status], count)
+        if refused.samples:
+            yield refused
 
 
 def _counts(
@@ -124,9 +138,9 @@ def _counts(
 
 def _histograms(label: str, rows: list[Row], histograms: dict[str, tuple[str, str]]) -> Iterator[Metric]:
     for field, (name, purpose) in histograms.items():
-        family = HistogramMetricFamily(name, purpose, labels=[label])
+        family = HistogramMetricFamily(name, f"{purpose} Its sum is an estimate.", labels=[label])
         for row in rows:
-            family.add_metric([row["key"]], list(_cumulative(row[field])), sum_value=None)
+            family.add_metric([row["key"]], list(_cumulative(row[field])), _estimate(row[field]))
         yield family
 
 
@@ -135,6 +149,36 @@ def _cumulative(buckets: list[tuple[float | None, int]]) -> Iterator[tuple[str, 
     for bound, count in buckets:
         total += count
         yield "+Inf" if bound is None else repr(bound), total
+
+
+def _estimate(buckets: list[tuple[float | None, int]]) -> float:
+    total = lower = 0.0
+    for bound, count in buckets:
+        total += count * (lower if bound is None else (lower + bound) / 2)
+        lower = lower if bound is None else bound
+    return total
+
+
+def _workers(rows: Sequence[Row]) -> Iterator[Metric]:
+    """How each worker is, by its number, which the one that is started in its place has too."""
+    if not rows:
+        return
+    up = GaugeMetricFamily("manyhands_worker_up", "1 if the worker serves and answers.", labels=["worker"])
+    restarts = CounterMetricFamily(
+        "manyhands_worker_restarts", "Workers that were started because one had ended by itself.", labels=["worker"]
+    )
+    cpu = CounterMetricFamily(
+        "manyhands_worker_cpu_seconds", "Processor time that the worker has used.", labels=["worker"]
+    )
+    memory = GaugeMetricFamily("manyhands_worker_resident_memory_bytes", "Memory of the worker.", labels=["worker"])
+    for row in rows:
+        label = [str(row["worker"])]
+        up.add_metric(label, int(row["answered"] and row["state"] == "serving"))
+        restarts.add_metric(label, row["restarts"])
+        cpu.add_metric(label, row["cpu_seconds"])
+        if row["resident_bytes"] is not None:
+            memory.add_metric(label, row["resident_bytes"])
+    yield from (up, restarts, cpu, memory)
 
 
 def _by_state(name: str, purpose: str, label: str, rows: Iterable[tuple[str, dict[str, int]]]) -> Iterator[Metric]:

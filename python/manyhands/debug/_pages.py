@@ -3,10 +3,10 @@
 | path | answers with | needs the token |
 |---|---|---|
 | `/` and what the page is made of | the page; nothing of the program is in it | |
-| `/health` | `ok`: the process lives | |
+| `/health` | `ok`: the process lives; of several workers, that one of them serves and answers, else 503 | |
 | `/data.json` | what there is to see | yes |
 | `/metrics` | the figures of it, for Prometheus | yes |
-| `POST /stop` | stops the job whose number is in `{"job": 7}` | yes |
+| `POST /stop` | stops the job whose number is in `{"job": 7}`; of several workers `{"job": 7, "pid": 4711}` | yes |
 
 Who must be kept out, and by what:
 
@@ -31,6 +31,7 @@ from importlib import resources
 from typing import Any, Final, NamedTuple
 
 from manyhands.debug._sight import Sight
+from manyhands.debug._summed_sight import SummedSight, WorkerSilent
 
 __all__ = ["Pages"]
 
@@ -92,7 +93,7 @@ class Pages:
         token: Who has it may look and stop jobs; None for everybody on this machine.
     """
 
-    def __init__(self, sight: Sight, token: str | None) -> None:
+    def __init__(self, sight: Sight | SummedSight, token: str | None) -> None:
         self._sight = sight
         self._token = None if token is None else token.encode("ascii")
         page = resources.files("manyhands.debug") / "page"
@@ -147,6 +148,9 @@ class Pages:
         return Answer(HTTPStatus.OK, FILES[path][1], self._files[path])
 
     def _health(self, environ: Environ) -> Answer:  # noqa: ARG002 - as the others
+        trouble = self._sight.trouble()
+        if trouble is not None:
+            return _words(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
         return _words(HTTPStatus.OK, "ok")
 
     def _data(self, environ: Environ) -> Answer:  # noqa: ARG002
@@ -174,18 +178,30 @@ class Pages:
             return _words(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'Send JSON, as {"job": 7}, with Content-Type: application/json.'
             )
+        summed = isinstance(self._sight, SummedSight)
+        number, pid = _which_job(environ["wsgi.input"].read(MOST_BODY))
+        if number is None or (summed and pid is None):
+            words = 'its number and its process, as {"job": 7, "pid": 4711}' if summed else 'its number, as {"job": 7}'
+            return _words(HTTPStatus.BAD_REQUEST, f"Name a job by {words}.")
         try:
-            asked = json.loads(environ["wsgi.input"].read(MOST_BODY))
-        except ValueError:
-            asked = None
-        number = asked.get("job") if isinstance(asked, dict) else None
-        if type(number) is not int:
-            return _words(HTTPStatus.BAD_REQUEST, 'Name a job by its number, as {"job": 7}.')
-        stopped = self._sight.stop(number)
+            stopped = self._sight.stop(number, pid)
+        except WorkerSilent as silent:
+            return _words(HTTPStatus.GATEWAY_TIMEOUT, str(silent))
         if stopped is None:
             return _words(HTTPStatus.NOT_FOUND, f"There is no job {number} any more.")
         logger.info("job %d was told to stop by the dashboard", number)
         return Answer(HTTPStatus.OK, JSON, json.dumps({"job": number, "stopped": stopped}).encode("ascii"))
+
+
+def _which_job(body: bytes) -> tuple[int | None, int | None]:
+    """Read the job's number, and its process's if there is one; None, None if it is neither."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, None
+    number, pid = (asked.get("job"), asked.get("pid")) if isinstance(asked, dict) else (None, None)
+    sensible = type(number) is int and (pid is None or type(pid) is int)
+    return (number, pid) if sensible else (None, None)
 
 
 def _is_own(environ: Environ) -> bool:

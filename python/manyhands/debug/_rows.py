@@ -185,15 +185,20 @@ def server_row(key: str, server: Server) -> Row:
         "address": text(server.url),
         "state": "stopping" if server.stopping else "open",
         "connections": server.connection_states(),
+        "refused": {str(status): count for status, count in server.refused().items()},
     }
 
 
 def interest(view: View) -> tuple[int, int]:
-    """Order jobs for a list that may be cut: who is at work, the oldest first; who waits; who ended, the youngest first."""
+    """Order jobs for a list that may be cut.
+
+    Who is at work, the oldest first; who waits for a thread; who waits for the owner, of whom there may be thousands; who
+    ended, the youngest first.
+    """
     job, status, _ = view
     if status in ENDED:
-        return 2, -job.id
-    return (1 if status is JobStatus.QUEUED else 0), job.id
+        return 3, -job.id
+    return {JobStatus.QUEUED: 1, JobStatus.SYNCING: 2}.get(status, 0), job.id
 
 
 def job_row(view: View, key: str, names: dict[int | None, str]) -> Row:

@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ FRESH: Final = 0.2
 """Seconds for which a look is good, at least."""
 
 SHARE: Final = 10
-"""It is good for so many times as long as it took."""
+"""It is good for so many times the processor's time that it took."""
 
 MOST_JOBS: Final = 200
 """How many are listed."""
@@ -73,20 +74,30 @@ class Sight:
             return self._seen_json
 
     def _refresh(self) -> None:
-        began = time.monotonic()
-        if began < self._good_until:
+        if time.monotonic() < self._good_until:
             return
+        # Not by the clock: on a busy machine most of that is waiting, and then it is that one wants to see how it is now.
+        began = time.thread_time()
         seen = self._look()
         self._seen, self._seen_json = seen, json.dumps(seen, allow_nan=False, separators=(",", ":")).encode("ascii")
-        ended = time.monotonic()
-        self._good_until = ended + max(FRESH, SHARE * (ended - began))
+        self._good_until = time.monotonic() + max(FRESH, SHARE * (time.thread_time() - began))
 
-    def stop(self, number: int) -> bool | None:
+    def trouble(self) -> str | None:
+        """Say why nobody can be served; whoever answers this can."""
+        return None
+
+    def stop(self, number: int, pid: int | None = None) -> bool | None:
         """Tell a job to stop.
+
+        Args:
+            number: The job's.
+            pid: Of the process that is meant, if one is: this one, or it has no such job.
 
         Returns:
             As `Job.stop`; None if no pool that is shown has such a job.
         """
+        if pid is not None and pid != os.getpid():
+            return None
         for pool in self._find()[1]:
             for job, _, _ in pool._views():
                 if job.id == number:

@@ -3,23 +3,20 @@
 A thread that serves a loop has a seat there, which says since when it has been in a handler. A thread that runs a job is named
 by the job. The others of the process are told as far as the interpreter knows them.
 
-Stacks of running threads are read only if something has run for a while, and where there is no GIL only their last frame: a
-thread that goes on meanwhile may take away the frames below it.
+Where a thread is is told only if what it runs has run for a while.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 import sysconfig
-import threading
-from types import CodeType, FrameType
+from types import CodeType
 from typing import TYPE_CHECKING, Final
 
-from manyhands import _guards
 from manyhands._job import threads_by_ident
 from manyhands._sight import called_by, task_in
+from manyhands._stacks import Place, stacks_of
 from manyhands.debug._rows import AT_WORK, Row, View, text
 
 if TYPE_CHECKING:
@@ -37,10 +34,10 @@ MOST_THREADS: Final = 200
 BRIEF: Final = 0.005
 """Seconds. What has run for less is over before anybody reads where it is."""
 
-DEEPEST: Final = 100
-"""Frames that are looked through for one of the program's own."""
-
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_COMMANDS: Final = _OURS + "cli" + os.sep
+"""A program that uses the library, as the user's does."""
+
 _STDLIB: Final = sysconfig.get_path("stdlib") + os.sep
 
 
@@ -53,8 +50,7 @@ class ThreadRows:
 
     def __init__(self) -> None:
         self.names = threads_by_ident()
-        self._frames = sys._current_frames()
-        del self._frames[threading.get_ident()]  # it would refer to itself
+        self._stacks = stacks_of()
         self._rows: dict[int, Row] = {}
 
     def add_loop(self, key: str, loop: EventLoop) -> None:
@@ -66,9 +62,9 @@ class ThreadRows:
                 continue
             row["busy"] = True
             row["since"] = seat.running
-            frame = self._frames.get(seat.thread) if seat.running >= BRIEF else None
-            row["what"] = _what(loop, seat, frame)
-            row["at"] = _place(frame)
+            stack = self._stacks.get(seat.thread, []) if seat.running >= BRIEF else []
+            row["what"] = _what(loop, seat, stack)
+            row["at"] = _place(stack)
 
     def add_pool(self, key: str, pool: ThreadPool, views: Sequence[View]) -> None:
         """Add those that run a pool's jobs, and those of its own that wait for one."""
@@ -76,8 +72,10 @@ class ThreadRows:
             if (thread := job._thread) and status in AT_WORK:
                 # One that runs it in place keeps its place among those of its loop.
                 row = self._rows.get(thread) or self._row(thread, "pool", key)
-                row |= {"busy": True, "what": f"job {text(job.name)}", "job": job.id, "since": age}
-                row["at"] = _place(self._frames.get(thread)) if age >= BRIEF else None
+                # Since when is known of the loop's threads; of the pool's only when the job was accepted.
+                since = age if row["since"] is None else row["since"]
+                row |= {"busy": True, "what": f"job {text(job.name)}", "job": job.id, "since": since}
+                row["at"] = _place(self._stacks.get(thread, [])) if age >= BRIEF else None
         of_pool = re.compile(rf"mh-{re.escape(pool.name)}-x?\d+")
         for ident, name in self.names.items():
             if ident is not None and ident not in self._rows and of_pool.fullmatch(name):
@@ -90,9 +88,8 @@ class ThreadRows:
         counted = len(listed) + len(others)
         for thread in others[: max(0, MOST_THREADS - len(listed))]:
             row = self._row(thread, "other", None)
-            row["at"] = _place(self._frames.get(thread))
+            row["at"] = _place(self._stacks.get(thread, []))
             listed.append(row)
-        self._frames.clear()  # a frame that is over keeps what its function had
         return {"counted": counted, "listed": listed[:MOST_THREADS]}
 
     def _row(self, thread: int, kind: str, of: str | None) -> Row:
@@ -111,7 +108,7 @@ class ThreadRows:
         return row
 
 
-def _what(loop: EventLoop, seat: _core.Seat, frame: FrameType | None) -> str:
+def _what(loop: EventLoop, seat: _core.Seat, stack: Sequence[Place]) -> str:
     """What a loop has called."""
     watch = loop._watch_by_token(seat.watch)
     if watch is not None:
@@ -119,33 +116,23 @@ def _what(loop: EventLoop, seat: _core.Seat, frame: FrameType | None) -> str:
     task = task_in(loop, seat)
     if task is not None:
         return f"task {text(task.name)}"
-    if frame is None:
-        return "callback"
-    called = called_by(loop, frame) if _guards.gil_enabled() else frame
-    return f"callback {text(_name((called or frame).f_code))}"
+    called = called_by(loop, stack)
+    return "callback" if called is None else f"callback {text(_name(called[0]))}"
 
 
-def _place(frame: FrameType | None) -> str | None:
+def _place(stack: Sequence[Place]) -> str | None:
     """Where a thread is: in the program's own code if it came from there, else where it stands."""
-    if frame is None:
+    if not stack:
         return None
-    found, inner = frame, frame.f_back if _guards.gil_enabled() else None
-    if _foreign(frame):
-        for _ in range(DEEPEST):
-            if inner is None:
-                break
-            if not _foreign(inner):
-                found = inner
-                break
-            inner = inner.f_back
-    path = found.f_code.co_filename.split(os.sep)
-    return f"{text(_name(found.f_code))} ({text(os.sep.join(path[-2:]))}:{found.f_lineno})"
+    code, line = next((place for place in stack if not _foreign(place[0])), stack[0])
+    path = code.co_filename.split(os.sep)
+    return f"{text(_name(code))} ({text(os.sep.join(path[-2:]))}:{line})"
 
 
-def _foreign(frame: FrameType) -> bool:
-    name = frame.f_code.co_filename
+def _foreign(code: CodeType) -> bool:
+    name = code.co_filename
     if name.startswith((_OURS, "<frozen")):
-        return True
+        return not name.startswith(_COMMANDS)
     return name.startswith(_STDLIB) and "site-packages" not in name
 
 

@@ -48,7 +48,7 @@ async function stop(job, button) {
     const answer = await request("stop", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ job: job.id }),
+      body: JSON.stringify(job.pid ? { job: job.id, pid: job.pid } : { job: job.id }),
     });
     if (!answer.ok && answer.status !== 404) throw new Error((await answer.text()).trim());
   } catch (error) {
@@ -87,6 +87,7 @@ function show(data) {
   $("main").hidden = false;
   showProcess(data);
   showTiles(data);
+  showWorkers(data.workers ?? []);
   showJobs(data.jobs);
   showThreads(data.threads);
   showLoops(data.loops);
@@ -113,19 +114,22 @@ function growth(figure) {
 
 const sum = (rows, figure) => rows.reduce((total, row) => total + figure(row), 0);
 const ended = (pool) => pool.finished + pool.stopped;
+const connected = (server) => sum(Object.values(server.connections), (n) => n);
 
+// Label, figures, words; and whether there is anything of the kind.
 const TILES = [
+  ["connections", () => past.map((data) => sum(data.servers, connected)), count, (data) => data.servers.length > 0],
   ["CPU, of one core", () => growth((data) => data.process.cpu_seconds), (value) => `${Math.round(value * 100)}%`],
   ["memory", () => past.map((data) => data.process.resident_bytes), bytes],
-  ["handlers a second", () => growth((data) => sum(data.loops, (loop) => loop.handled)), rate],
-  ["jobs ended a second", () => growth((data) => sum(data.pools, ended)), rate],
+  ["handlers / s", () => growth((data) => sum(data.loops, (loop) => loop.handled)), rate],
+  ["jobs ended / s", () => growth((data) => sum(data.pools, ended)), rate],
   ["jobs at work", () => past.map((data) => sum(data.pools, (pool) => pool.busy)), count],
   ["jobs queued", () => past.map((data) => sum(data.pools, (pool) => pool.queued)), count],
 ];
 
-function showTiles() {
+function showTiles(data) {
   const tiles = $("tiles");
-  TILES.forEach(([label, figures, words], index) => {
+  TILES.forEach(([label, figures, words, there], index) => {
     if (!tiles.children[index]) {
       const tile = document.createElement("div");
       tile.className = "tile";
@@ -133,6 +137,7 @@ function showTiles() {
       tile.children[1].textContent = label;
       tiles.append(tile);
     }
+    tiles.children[index].hidden = there !== undefined && !there(data);
     const values = figures();
     const [figure, , line] = tiles.children[index].children;
     figure.textContent = values.length ? words(values[values.length - 1]) : "…";
@@ -150,10 +155,39 @@ function fillTable(id, rows, key, columns, decorate) {
 
 const state = (words) => ({ tag: "span", kind: `state ${words.toLowerCase()}`, text: words.toLowerCase() });
 
+function showWorkers(workers) {
+  $("workers-section").hidden = workers.length === 0;
+  const data = past[past.length - 1];
+  const last = past[past.length - 2];
+  const time = last ? data.process.time - last.process.time : 0;
+  const cpu = (worker) => {
+    const before = (last?.workers ?? []).find((found) => found.pid === worker.pid);
+    if (!worker.answered || !before?.answered || time <= 0) return "";
+    return `${Math.round((Math.max(0, worker.cpu_seconds - before.cpu_seconds) / time) * 100)}%`;
+  };
+  showRows($("workers").tBodies[0], workers, (worker) => worker.worker, [
+    (worker) => ({ tag: "span", text: worker.worker, under: worker.state === "waiting" ? "" : `pid ${worker.pid}` }),
+    (worker) => ({ ...state(worker.state), under: silence(worker) }),
+    (worker) => (worker.state === "waiting" ? "" : seconds(worker.age)),
+    (worker) => count(worker.restarts),
+    cpu,
+    (worker) => (worker.resident_bytes === null ? "" : bytes(worker.resident_bytes)),
+    (worker) => count(worker.threads),
+    (worker) => count(worker.connections),
+    (worker) => count(worker.busy),
+    (worker) => count(worker.queued),
+  ]);
+}
+
+function silence(worker) {
+  if (worker.trouble !== null) return worker.trouble;
+  return worker.silent === null ? "" : `did not answer for ${seconds(worker.silent)}`;
+}
+
 function showJobs({ counted, listed }) {
   $("jobs-count").textContent = counted > listed.length ? `${count(listed.length)} of ${count(counted)}` : count(counted);
-  fillTable("jobs", listed, (job) => job.id, [
-    (job) => ({ tag: "span", text: job.name, under: `${job.id} in ${job.pool}` }),
+  fillTable("jobs", listed, (job) => `${job.pid} ${job.id}`, [
+    (job) => ({ tag: "span", text: job.name, under: `${job.id} in ${job.pool}${ofWorker(job)}` }),
     (job) => ({ ...state(job.status), under: job.reason ? job.reason.toLowerCase().replaceAll("_", " ") : "" }),
     (job) => seconds(job.age),
     (job) => progress(job.progress),
@@ -166,6 +200,8 @@ function showJobs({ counted, listed }) {
         : null,
   ]);
 }
+
+const ofWorker = (row) => (row.worker ? ` of worker ${row.worker}` : "");
 
 function progress(of) {
   if (of === null) return null;
@@ -181,9 +217,9 @@ function showThreads({ counted, listed }) {
   fillTable(
     "threads",
     listed,
-    (thread) => thread.id,
+    (thread) => `${thread.pid} ${thread.id}`,
     [
-      (thread) => thread.name,
+      (thread) => ({ tag: "span", text: thread.name, under: ofWorker(thread).trim() }),
       (thread) => (thread.kind === "other" ? "" : `${thread.kind} ${thread.of}`),
       (thread) => thread.what,
       (thread) => seconds(thread.since),
@@ -254,10 +290,11 @@ function growthOf(kind, row, figure) {
 
 function showPlots(data) {
   const recent = document.querySelector("#span input:checked").value === "recent";
+  const used = data.pools.filter((pool) => pool.submitted > 0);
   const wanted = [
     ...data.loops.map((loop) => ["loops", loop, "handler_seconds", `${loop.key}: handlers`]),
-    ...data.pools.map((pool) => ["pools", pool, "wait_seconds", `${pool.key}: waiting for a thread`]),
-    ...data.pools.map((pool) => ["pools", pool, "run_seconds", `${pool.key}: jobs`]),
+    ...used.map((pool) => ["pools", pool, "wait_seconds", `${pool.key}: waiting for a thread`]),
+    ...used.map((pool) => ["pools", pool, "run_seconds", `${pool.key}: jobs`]),
   ];
   const plots = $("plots");
   while (plots.children.length > wanted.length) plots.lastElementChild.remove();

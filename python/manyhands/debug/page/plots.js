@@ -36,7 +36,7 @@ export function drawHistogram(figure, title, buckets) {
   const total = buckets.reduce((sum, [, n]) => sum + n, 0);
   const last = buckets.length > 1 ? buckets[buckets.length - 2][0] : 0;
   const words = total
-    ? `${count(total)} in all; half ${upTo(quantile(buckets, 0.5), last)}, 99% ${upTo(quantile(buckets, 0.99), last)}`
+    ? `${count(total)}: half ${upTo(quantile(buckets, 0.5), last)}, 99% ${upTo(quantile(buckets, 0.99), last)}`
     : "none yet";
   if (!figure.firstChild) {
     const caption = document.createElement("figcaption");
