@@ -2,11 +2,13 @@
 #
 #   PYTHON    the interpreter to build for, 3.11 or newer (make test PYTHON=python3.13)
 #   PYTEST    arguments for pytest (make test PYTEST="-k pause -x")
+#   FUZZ_SECONDS  how long make fuzz goes on
+#   DEMO      arguments for the demo (make demo DEMO=--keep, to look at it in a browser)
 #
 # .venv        the working tree itself, with named points compiled in (pip's editable install)
 # .venv-ft     the same for a free-threaded interpreter, which scripts/free_threaded.sh finds or builds
 # .venv-demo   what a user gets: the wheel, built for release
-# .venv-bench  the same, with the peers to compare with
+# .venv-bench  the same, with the peers to compare with; .venv-bench-ft without the GIL, and without them
 # The lint, docs and test tools are in .venv. ThreadSanitizer's build is in target/tsan: scripts/tsan.sh.
 
 SHELL := bash
@@ -16,13 +18,14 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 PYTEST ?=
+DEMO ?=
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 
 rust := Cargo.toml Cargo.lock .cargo/config.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
-package := $(shell find python -name '*.py' -o -name '*.pyi')
+package := $(shell find python -name '*.py' -o -name '*.pyi' -o -path '*/page/*')
 
 .DEFAULT_GOAL := help
 
@@ -57,7 +60,7 @@ endef
 .venv/.made .venv-demo/.made .venv-bench/.made:
 	$(call new_venv,$(@D),$(PYTHON))
 
-.venv-ft/.made:
+.venv-ft/.made .venv-bench-ft/.made:
 	$(call new_venv,$(@D),$$(scripts/free_threaded.sh))
 
 %/.test-tools: %/.made pyproject.toml
@@ -81,6 +84,7 @@ endef
 # The wheel, as a user would get it. By pip, so that what pip does to it is seen here first.
 .venv-demo/.built: .venv-demo/.made $(rust) $(package) pyproject.toml | need-rust
 	.venv-demo/bin/python -m pip install --force-reinstall --no-deps .
+	.venv-demo/bin/python -m pip install 'manyhands[demo]'
 	@touch $@
 
 .venv-bench/.built: .venv-bench/.made $(rust) $(package) pyproject.toml | need-rust
@@ -88,11 +92,16 @@ endef
 	.venv-bench/bin/python -m pip install --force-reinstall --no-deps .
 	@touch $@
 
+.venv-bench-ft/.built: .venv-bench-ft/.made $(rust) $(package) pyproject.toml | need-rust
+	.venv-bench-ft/bin/python -m pip install --group bench-ft
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/ft .venv-bench-ft/bin/python -m pip install --force-reinstall --no-deps .
+	@touch $@
+
 # --- What is run -----------------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: .venv-demo/.built  ## the echo server on several threads, with real traffic from many sockets
-	.venv-demo/bin/manyhands demo
+demo: .venv-demo/.built  ## a Flask application, 500 slow clients, and clients that hang up: what happens (15 s)
+	.venv-demo/bin/manyhands demo $(DEMO)
 
 .PHONY: test test-core test-python
 test: test-core test-python  ## the tests, but for the stress
@@ -103,7 +112,9 @@ test-python: .venv/.built
 
 .PHONY: test-ft
 test-ft: .venv-ft/.built  ## the tests without the GIL
-	.venv-ft/bin/python -X gil=0 -m pytest -m "not stress" $(PYTEST)
+	@# What a framework imports is walked through by every collection there, and tests make many.
+	.venv-ft/bin/python -X gil=0 -m pytest -m "not stress and not whole" --ignore-glob="*/test_django*" \
+		--ignore-glob="*/test_flask*" --ignore-glob="*/test_framework*" --ignore-glob="*/test_fuzz*" $(PYTEST)
 
 # Three ways to make a race likelier: hand the GIL on a hundred times as often; take the GIL away; and then run each
 # test on three threads at once, with as many loops side by side.
@@ -125,6 +136,18 @@ loom: | need-rust  ## the models of the core's races, every interleaving of them
 machine: .venv/.built  ## ten thousand random steps of jobs against the model of their table
 	MANYHANDS_MACHINE_STEPS=10000 .venv/bin/python -m pytest tests/test_job_machine.py $(PYTEST)
 
+# Bytes that nobody chose, as long as one likes. Hypothesis goes on from what it found before (.hypothesis); it draws the same
+# every time where CI is set.
+FUZZ_SECONDS ?= 300
+.PHONY: fuzz
+fuzz: .venv/.built  ## random requests, frames and addresses against the server, for FUZZ_SECONDS (300)
+	@end=$$((SECONDS + FUZZ_SECONDS)); rounds=0; \
+	while ((SECONDS < end)); do \
+		CI= MANYHANDS_FUZZ_EXAMPLES=1000 .venv/bin/python -m pytest -q -x --show-capture=no -o faulthandler_timeout=600 \
+			tests/server/test_fuzz_*.py $(PYTEST) || exit 1; \
+		rounds=$$((rounds + 1)); \
+	done; echo "$$rounds rounds of a thousand examples a test: nothing found"
+
 .PHONY: mutants
 mutants: .venv/.built  ## break the core on purpose, one way at a time: a test must notice
 	.venv/bin/python scripts/mutants.py
@@ -137,9 +160,10 @@ tsan: | need-rust  ## the core under ThreadSanitizer (the first time builds an i
 stress: .venv/.built  ## a minute of load: connections, removals, reuse of numbers
 	.venv/bin/python -m pytest -m stress $(PYTEST)
 
-.PHONY: bench
+.PHONY: bench bench-ft
 bench: .venv-bench/.built  ## the benchmarks; needs a quiet machine
 	.venv-bench/bin/python -m benchmarks
+bench-ft: .venv-bench-ft/.built  ## .venv-bench-ft: what the benchmarks need to compare without the GIL
 
 .PHONY: docs
 docs: .venv/.built .venv/.docs-tools  ## docs/_build/html
@@ -173,6 +197,6 @@ fmt: .venv/.lint-tools | need-rust  ## format everything
 
 .PHONY: clean
 clean:  ## remove what make has made; the interpreters of scripts/ stay in the user's cache
-	rm -rf target .venv .venv-ft .venv-demo .venv-bench .venv-tsan docs/_build .mypy_cache .ruff_cache .hypothesis
+	rm -rf target .venv .venv-ft .venv-demo .venv-bench .venv-bench-ft .venv-tsan docs/_build .mypy_cache .ruff_cache .hypothesis
 	find python tests benchmarks examples scripts docs -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/manyhands/_core.*.so

@@ -137,6 +137,8 @@ def leak_line(request: pytest.FixtureRequest) -> Iterator[None]:
         # Most tests leave nothing that only the collector could find, and without the GIL it stops the world.
         if as_before():
             return True
+        # A thread that was logging when the test ended has left its record here, with the frames of what it tells of.
+        request.config.pluginmanager.get_plugin("logging-plugin").report_handler.reset()
         gc.collect()
         return as_before()
 

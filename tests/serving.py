@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import manyhands as mh
 from manyhands.server import Server
-from support import LONG
+from support import LONG, wait_until
 
 StartServer = Callable[..., Server]
 
@@ -72,6 +72,11 @@ def connect(server: Server) -> Client:
 def get(path: bytes) -> bytes:
     """A request."""
     return GET.replace(b"/", path, 1)
+
+
+def wait_ready(server: Server) -> None:
+    """Wait until all of its threads are there: then a request begins where it was read, and goes on on another thread."""
+    wait_until(lambda: server.loop.joined == server.pool.threads + 1)
 
 
 def ask(server: Server, path: str = "/", method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,11 @@ LONG = 10.0 * float(os.environ.get("MANYHANDS_TEST_PATIENCE", "1"))
 
 Where everything is slow (ThreadSanitizer), MANYHANDS_TEST_PATIENCE multiplies it.
 """
+
+
+def xoptions() -> list[str]:
+    """The options of this interpreter that another one needs to be the same."""
+    return [f"-X{name}={value}" for name, value in sys._xoptions.items() if name == "gil"]
 
 
 def wait_until(predicate: Callable[[], object], timeout: float = LONG) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import manyhands as mh
 from browsing import browser
 from dashing import HOSTILE
 from gate import Gate
+from manyhands.server import Server
 from pooling import Stoppable
-from support import LONG
+from support import LONG, wait_until
+
+pytestmark = pytest.mark.whole
 
 ROW = "[...document.querySelectorAll('#jobs tbody tr')].find((row) => row.textContent.includes({name!r}))"
 
@@ -47,6 +51,23 @@ def test_in_a_browser_figures_move_and_the_stop_button_stops_a_job(make_pool, ma
         assert work.told == [mh.StopReason.CALLER]
         tab.wait(f"!{ROW.format(name='endless report')}?.querySelector('button.stop')")
         assert tab.errors == []
+
+
+def test_in_a_browser_a_server_shows_its_connections_first():
+    """A tile and a table, which a program without a server does not have; a pool without a job has no plots."""
+    with Server(lambda environ, start: [], threads=1, name="shop") as server, browser() as tab:
+        clients = [socket.create_connection(server.address) for _ in range(3)]
+        wait_until(lambda: server.connections == len(clients))
+        with mh.debug.dashboard(server) as page:
+            tab.open(page.url)
+            tab.wait("document.querySelector('#tiles .tile').innerText.replace(/\\s+/g, ' ') === '3 connections'")
+            tab.wait("document.querySelector('#servers tbody tr').cells[2].textContent === '3'")
+            assert tab.ask(
+                "[...document.querySelectorAll('#plots figcaption')].map((f) => f.textContent)[0]"
+            ).startswith("shop")
+            assert tab.ask("document.querySelectorAll('#plots figure').length") == 1
+        for client in clients:
+            client.close()
 
 
 def test_in_a_browser_hostile_names_are_text(make_pool):

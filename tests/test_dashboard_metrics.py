@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 import manyhands as mh
 from dashing import HOSTILE, ask, wait_seen
+from manyhands.debug import _metrics
 from manyhands.server import Server
 from pooling import occupied
 from serving import Client, hello
@@ -57,11 +59,20 @@ def test_a_histogram_counts_upwards(make_loop):
     loop.join(until_idle=True)
     with dashboard(loop) as page:
         samples = families(page)["manyhands_loop_handler_seconds"].samples
+    (counted,) = (sample.value for sample in samples if sample.name.endswith("_count"))
+    assert counted == 9
+    samples = [sample for sample in samples if sample.name.endswith("_bucket")]
     bounds = [float(sample.labels["le"]) for sample in samples]
     counts = [sample.value for sample in samples]
     assert bounds == sorted(bounds)
     assert counts == sorted(counts)
     assert (bounds[-1], counts[-1]) == (float("inf"), 9)
+
+
+def test_the_sum_of_a_histogram_is_that_of_the_middles_of_its_buckets():
+    """The core adds up no times: it is never more than half too high or a quarter too low, but for what has no bound."""
+    assert _metrics._estimate([(0.001, 2), (0.002, 4), (0.004, 0), (None, 3)]) == pytest.approx(0.001 + 0.006 + 0.012)
+    assert _metrics._estimate([(1.0, 0), (None, 0)]) == 0
 
 
 def test_the_names_are_as_prometheus_wants_them(loop, make_pool):
@@ -100,6 +111,18 @@ def test_connections_are_counted_by_state():
         client.ask()
         wait_seen(page, lambda data: data["servers"][0]["connections"] == {"idle": 1})
         assert value(families(page)["manyhands_server_connections"], server="shop", state="idle") == 1
+
+
+def test_refused_requests_are_counted_by_status():
+    """One series a status."""
+    with Server(hello, threads=1, name="shop") as server, dashboard(server) as page:
+        for data in (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+            with Client(server.address) as client:
+                client.sendall(data)
+                client.rest()
+        wait_seen(page, lambda data: data["servers"][0]["refused"] == {"400": 1, "505": 1})
+        refused = families(page)["manyhands_server_refused_requests"]
+        assert value(refused, server="shop", status="400") == 1
 
 
 def test_without_the_package_it_says_which_extra_to_install(loop, monkeypatch):

@@ -20,6 +20,8 @@ from manyhands.cli._digest_clients import Clients, Tree
 from manyhands.cli._failure import Failure
 from support import LONG, wait_until
 
+pytestmark = pytest.mark.whole
+
 SUMMARY = (
     r"^ended by itself after [\d.]+ s$",
     r"^  jobs +\d+ accepted: \d+ finished, \d+ stopped$",

@@ -21,18 +21,32 @@ import pytest
 import manyhands as mh
 from commands import COMMAND, START, run_command, with_descriptors
 from manyhands._guards import Ending
-from manyhands.cli import demo, echo
+from manyhands.cli import demo_echo, echo
+from manyhands.cli._demo_process import DemoProcess
 from manyhands.cli._failure import Failure
 from support import LONG, wait_until
 
-StartServer = Callable[..., demo.Server]
+
+class EchoProcess(DemoProcess):
+    """`manyhands echo` on a free port."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(["echo", "--port", "0", *arguments], demo_echo.LISTENS)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self.said[0]["host"], int(self.said[0]["port"])
+
+
+StartServer = Callable[..., EchoProcess]
 
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
     """Start `manyhands echo` on a free port with further arguments; it is gone when the test ends."""
     with ExitStack() as servers:
-        yield lambda *arguments: servers.enter_context(demo.Server(["--port", "0", *arguments]))
+        yield lambda *arguments: servers.enter_context(EchoProcess(*arguments))
 
 
 def receive_all(sock: socket.socket, size: int) -> bytes:
@@ -166,7 +180,7 @@ def test_without_descriptors_the_server_waits_says_so_once_and_recovers(style: s
     with process, ExitStack() as clients:
         clients.callback(process.kill)
         assert process.stdout is not None
-        listens = demo.LISTENS.search(process.stdout.readline())
+        listens = demo_echo.LISTENS.search(process.stdout.readline())
         assert listens is not None
         address = (listens["host"], int(listens["port"]))
         first = [clients.enter_context(socket.create_connection(address, LONG)) for _ in range(limit)]
@@ -199,7 +213,7 @@ def test_select_waits_for_a_number_that_it_can_name() -> None:
     with process, ExitStack() as clients:
         clients.callback(process.kill)
         assert process.stdout is not None
-        listens = demo.LISTENS.search(process.stdout.readline())
+        listens = demo_echo.LISTENS.search(process.stdout.readline())
         assert listens is not None
         address = (listens["host"], int(listens["port"]))
         first = clients.enter_context(socket.create_connection(address, LONG))
@@ -310,8 +324,8 @@ def test_on_a_terminal_the_figures_are_rewritten_in_place_and_ctrl_c_ends_it() -
         return screen
 
     try:
-        wait_until(lambda: demo.LISTENS.search(shown()), START)
-        listens = demo.LISTENS.search(screen)
+        wait_until(lambda: demo_echo.LISTENS.search(shown()), START)
+        listens = demo_echo.LISTENS.search(screen)
         assert listens is not None
         with socket.create_connection((listens["host"], int(listens["port"])), LONG):
             wait_until(lambda: len(re.findall(r"\r\x1b\[K1 open of 1 connections", shown())) >= 2, START)

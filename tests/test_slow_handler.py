@@ -9,6 +9,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
+from manyhands import _monitor
 from manyhands.testing import wait_all_idle
 from support import LONG
 
@@ -71,6 +72,20 @@ def test_a_handler_that_blocks_is_named_with_its_stack_while_it_still_runs(make_
         assert "mill" in text
         if source == "watch":
             assert "till" in text
+
+
+def test_nothing_is_looked_up_for_a_log_that_nobody_reads(make_loop, joined, records, monkeypatch):
+    """The stack of a thread that runs is not looked at for a logger that shows errors alone."""
+    asked, looked = threading.Event(), threading.Event()
+    monkeypatch.setattr(_monitor.logger, "isEnabledFor", lambda level: asked.set() or level > logging.WARNING)
+    monkeypatch.setattr(_monitor, "what_runs", lambda *_: looked.set())
+    loop = make_loop(slow_handler=0.02)
+    with joined(loop, 1), Gate() as gate:
+        loop.post(gate)
+        assert asked.wait(LONG)
+        gate.open()
+    assert not looked.is_set()
+    assert records.texts == []
 
 
 def test_a_handler_that_blocks_is_logged_once(make_loop, joined, records):

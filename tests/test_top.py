@@ -19,7 +19,7 @@ from rich.console import Console
 
 import manyhands as mh
 from commands import COMMAND, START
-from dashing import HOSTILE, ask, seen
+from dashing import HOSTILE, ask, seen, wait_seen
 from manyhands.cli import _top_screen, main, top
 from manyhands.server import Server
 from pooling import occupied
@@ -86,6 +86,18 @@ def test_a_server_and_the_times_are_shown_too(shown, loop):
         _, printed, _ = shown(page.url)
     assert re.search(r"^shop +http://127\.0\.0\.1:\d+/? +0 +0 +0 +0 +0", printed, re.MULTILINE)
     assert re.search(r"≤ [\d.]+ [mµ]?s.*[▁▂▃▄▅▆▇█]", printed)
+
+
+def test_threads_that_wait_are_counted_where_they_are_many(shown):
+    """A server has dozens, and the jobs are what one looks for."""
+    with Server(hello, threads=2, name="few") as few, dashboard(few) as page:
+        wait_seen(page, lambda data: sum(row["kind"] == "loop" for row in data["threads"]["listed"]) == 3)
+        assert len(re.findall(r"^mh-few-\d+ +waits", shown(page.url)[1], re.MULTILINE)) == 3
+    with Server(hello, threads=8, name="many") as many, dashboard(many) as page:
+        wait_seen(page, lambda data: sum(row["kind"] == "loop" for row in data["threads"]["listed"]) == 9)
+        printed = shown(page.url)[1]
+    assert re.search(r"^9 more +wait", printed, re.MULTILINE), printed
+    assert "mh-many" not in printed
 
 
 def test_it_fits_the_terminal(make_loop, make_pool):

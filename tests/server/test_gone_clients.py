@@ -11,6 +11,7 @@ import pytest
 import manyhands as mh
 from gate import Gate
 from manyhands.server import Server
+from manyhands.server._wire import Wire
 from serving import GET, Client, Working, ask, connect, get, hello
 from support import LONG, wait_until
 
@@ -228,12 +229,55 @@ def test_a_client_that_is_not_read_any_more_and_goes_is_noticed_by_writing_to_it
         sock.sendall(GET)
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
         sock.sendall(GET * 3000)
-        wait_until(lambda: found["connection"]._watch.paused)
+        wait_until(lambda: found["connection"]._held)
         sock.reset()
         wait_until(lambda: found["job"].status is mh.JobStatus.STOPPED)
         assert found["job"].reason is mh.StopReason.OWNER_GONE
         wait_until(lambda: server.connections == 0)
     found.clear()
+
+
+def test_a_client_that_is_not_read_any_more_and_goes_stops_a_view_that_writes_nothing(start_server):
+    """It sent too much ahead, and reset the connection while the view works: a reset is told without reading."""
+    view = Working()
+    server = start_server(view)
+    with connect(server) as sock:
+        sock.sendall(get(b"/work"))
+        view.wait_begun()
+        sock.sendall(GET * 3000)
+        wait_until(lambda: [connection for connection in server._open if connection._held])
+        sock.reset()
+        wait_until(lambda: view.raised and server.connections == 0)
+    assert view.raised[0].reason is mh.StopReason.OWNER_GONE
+    view.raised.clear()
+
+
+def test_urgent_bytes_keep_nobody_busy(start_server, monkeypatch):
+    """While a client is not read, its urgent byte would be reported without end: it is taken out."""
+    ready = []
+    drop_urgent = Wire.drop_urgent
+
+    def counted(wire):
+        ready.append(1)
+        drop_urgent(wire)
+
+    monkeypatch.setattr(Wire, "drop_urgent", counted)
+    view = Working()
+    server = start_server(view)
+    with connect(server) as sock:
+        sock.sendall(get(b"/work"))
+        view.wait_begun()
+        sock.sendall(GET * 3000)
+        wait_until(lambda: [connection for connection in server._open if connection._held])
+        for sent in range(1, 4):
+            sock.send(b"!", socket.MSG_OOB)
+            wait_until(lambda sent=sent: len(ready) >= sent)
+        for _ in range(10):
+            assert ask(server, "/") == (200, b"/")
+        assert len(ready) == 3
+        sock.reset()
+        wait_until(lambda: view.raised and server.connections == 0)
+    view.raised.clear()
 
 
 def test_a_connection_that_is_closed_while_its_request_becomes_a_job_is_closed(start_server):

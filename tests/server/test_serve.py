@@ -217,6 +217,25 @@ def test_there_are_at_most_so_many_connections(start_server):
         assert third.response()[0] == 200
 
 
+def test_a_client_that_sends_ahead_gets_the_whole_response_that_ends_its_connection(start_server):
+    """The application closes, the client did not know: what it sends meanwhile must not cost it what was sent to it."""
+    body = bytes(300_000)
+
+    def view(environ, start_response):
+        start_response("200 OK", [("Connection", "close")])
+        return [body]
+
+    server = start_server(view)
+    with connect(server) as client:
+        client.sendall(GET)
+        wait_until(lambda: server.connection_states() == {"closing": 1} or server.connections == 0)
+        client.sendall(GET)
+        status, headers, received = client.response()
+        assert (status, headers["connection"], len(received)) == (200, "close", len(body))
+        assert client.rest() == b""
+    wait_until(lambda: server.connections == 0)
+
+
 def test_without_descriptors_the_listener_backs_off_and_says_so_once(start_server, caplog):
     """T101. The clients wait, and are served as soon as there are descriptors."""
     server = Server(hello, threads=1)
@@ -261,3 +280,27 @@ def test_a_server_that_makes_no_sense_is_refused(options, error, words):
 
 
 # The end.
+
+
+def test_the_stats_of_a_server_are_of_its_connections_and_its_requests(start_server):
+    """One idle, one with a request in hand, one that was refused."""
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            if environ["PATH_INFO"] == "/wait":
+                gate()
+            return hello(environ, start_response)
+
+        server = start_server(view, name="shop")
+        with connect(server) as idle, connect(server) as busy, connect(server) as wrong:
+            assert idle.ask()[0] == 200
+            wrong.sendall(b"rubbish\r\n\r\n")
+            assert wrong.response()[0] == 400
+            busy.sendall(get(b"/wait"))
+            gate.wait_entered()
+            wait_until(lambda: server.stats().requests.busy == 1)
+            stats = server.stats()
+            assert (stats.name, stats.refused, stats.requests.submitted) == ("shop", {400: 1}, 2)
+            assert (stats.connections["idle"], stats.connections["busy"]) == (1, 1)
+            gate.open()
+            assert busy.response()[0] == 200

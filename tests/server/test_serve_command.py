@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import re
 import signal
 import socket
 import subprocess
+import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from commands import COMMAND, START, with_descriptors
-from manyhands.cli._application import is_asgi
+from manyhands.cli._serve_failures import cannot_serve
+from manyhands.server._application import is_asgi
+from manyhands.server._bind import Bind
 from support import LONG
 
 APP = """
@@ -32,6 +37,12 @@ def create():
 
 def broken():
     return 1 / 0
+
+def leaves():
+    raise SystemExit(0)
+
+async def later():
+    return app
 
 async def asgi(scope, receive, send): ...
 
@@ -105,6 +116,31 @@ def test_an_application_of_the_current_directory_is_served_until_ctrl_c(director
     assert printed == "manyhands serve: ended, every request was answered or stopped\n"
 
 
+def test_a_request_that_never_ends_keeps_the_command_neither_running_nor_from_its_status(directory):
+    """It comes back to the interpreter all the time, on a thread of the loop: that would abort the process at its end. What was
+    registered with `atexit` runs.
+    """
+    (directory / "deaf.py").write_text(
+        "import atexit, time\n"
+        "atexit.register(lambda: print('atexit ran', flush=True))\n"
+        "def app(environ, start_response):\n"
+        "    print('begun', flush=True)\n"
+        "    while True: time.sleep(0.0005)\n"
+    )
+    impatient = "import sys; from manyhands.cli import main, serve; serve.GRACE = 0.05; sys.exit(main())"
+    command = [sys.executable, "-W", "error", "-c", impatient]
+    with serving(directory, "deaf:app", command=command) as (process, address):
+        assert process.stdout is not None
+        with socket.create_connection(address, LONG) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGINT)
+            printed, complaints = process.communicate(timeout=START)
+    assert process.returncode == 0, complaints
+    assert "still running: GET /" in printed
+    assert printed.endswith("atexit ran\n")
+
+
 def test_the_access_log_has_a_line_per_request_and_499_for_a_client_that_went(directory):
     """On standard error, if it was asked for."""
     with serving(directory, "site_here:app", "--access-log") as (process, address):
@@ -138,6 +174,9 @@ def test_the_access_log_has_a_line_per_request_and_499_for_a_client_that_went(di
         ("site_here:nothing", "is no application: it is of type int"),
         ("site_here:nothing()", "is no factory"),
         ("site_here:broken()", "the factory 'broken' of site_here raised ZeroDivisionError"),
+        ("site_here:create", "If it is a factory, write site_here:create()"),
+        ("site_here:later()", "the factory 'later' of site_here is an async function"),
+        ("site_here:leaves()", "the factory 'leaves' of site_here raised SystemExit"),
         ("site_here:asgi", "is an ASGI application"),
         ("site_here:api", "is an ASGI application"),
     ],
@@ -149,7 +188,8 @@ def test_what_cannot_be_served_is_explained_in_a_sentence(directory, target, wor
     last = done.stderr.splitlines()[-1]
     assert last.startswith("manyhands serve: ")
     assert words in last
-    assert ("Traceback" in done.stderr) is any(word in last for word in ("raised", "imports"))
+    assert ("  File " in done.stderr) is any(word in last for word in ("raised", "imports"))
+    assert "importlib" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -163,6 +203,7 @@ def test_what_cannot_be_served_is_explained_in_a_sentence(directory, target, wor
         ["a b:app"],
         ["site_here:app", "--threads", "0"],
         ["site_here:app", "--port", "x"],
+        ["site_here:app", "--dashboard", "x"],
     ],
 )
 def test_wrong_usage_is_status_2(directory, arguments):
@@ -183,6 +224,13 @@ def test_where_it_cannot_listen_is_explained_in_a_sentence(directory):
         (["--port", "70000"], "there is no port 70000"),
         (["--host", "192.0.2.1"], "192.0.2.1 is no address of this machine"),
         (["--host", "no.such.host.invalid"], "cannot find the host"),
+        (["--host", ".."], "cannot find the host '..'"),
+        (["--bind", "192.0.2.1:0"], "give --bind one that it has"),
+        (["--bind", ":70000"], "expected a port from 1 to 65535"),
+        (["--bind", "unix:site_here.py"], "site_here.py is there already and no socket"),
+        (["--bind", "unix:/no/such/directory/socket"], "cannot listen on /no/such/directory/socket"),
+        (["--tls-cert", "site_here.py"], "cannot use the certificate site_here.py"),
+        (["--port", "65000", "--dashboard", "65000"], "on port 65000, where the server is"),
     ):
         done = serve_and_fail(directory, "site_here:app", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
@@ -237,3 +285,24 @@ def test_an_asgi_application_is_known_by_its_signature():
 
     assert all(is_asgi(app) for app in (modern, wrapped, old, Instance()))
     assert not any(is_asgi(app) for app in (Wsgi(), lambda environ, start_response: [], print, dict))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((["--port", "80"], {}), "choose a port from 1024 on with --port"),
+        ((["--bind", "h:80"], {}), "choose a port from 1024 on with --bind"),
+        (([], {"PORT": "80"}), "choose a port from 1024 on with $PORT"),
+    ],
+)
+def test_a_port_that_needs_a_right_names_what_to_change(given, words, monkeypatch):
+    """By whichever way the port was given; nobody's rights are tried here."""
+    arguments, environment = given
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = Namespace(
+        host=None, port=80 if "--port" in arguments else None, bind="h:80" if "--bind" in arguments else None
+    )
+    failure = cannot_serve(options, Bind("", 80), PermissionError(errno.EACCES, "Permission denied"))
+    assert words in str(failure)
+    assert "of  " not in str(failure)

@@ -11,7 +11,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from manyhands.server import Limits
+from manyhands.server import Connection, Limits
 from serving import GET, Working, ask, connect, get, hello
 from support import LONG, wait_until
 
@@ -111,8 +111,8 @@ def test_a_client_that_sends_far_ahead_is_read_no_further(start_server):
             )
             sender.start()
             (connection,) = connections
-            wait_until(lambda: connection._watch.paused)
-            assert connection._reader.waiting <= 65_536 + 4096
+            wait_until(lambda: connection._held)
+            assert connection._reader.waiting <= 16_384 + 4096
             assert connection._reader.waiting_requests <= 16 + 4096 // len(GET) + 1
             gate.open()
             assert sock.rest().count(b"HTTP/1.1 200 OK") == count + 1
@@ -131,6 +131,31 @@ def test_an_idle_connection_is_closed_after_a_while(start_server):
     wait_until(lambda: server.connections == 0)
 
 
+def test_a_first_request_that_is_over_before_the_connection_is_timed_is_idle_like_any_other(start_server, monkeypatch):
+    """Its first deadline is set by a post, which may come behind the first response: then it is not the time for a head."""
+    answered = threading.Event()
+    posts = []
+    post = Connection._post
+
+    def late(self, callback):
+        if callback == self._on_started:
+            posts.append(callback)
+        else:
+            post(self, callback)
+
+    monkeypatch.setattr(Connection, "_post", late)
+    server = start_server(hello, limits=Limits(keep_alive=0.2, head_timeout=1000))
+    with connect(server) as sock:
+        assert sock.ask()[0] == 200
+        wait_until(lambda: server.connection_states() == {"idle": 1} and not server.pool.jobs())
+        (started,) = posts
+        (connection,) = server._open
+        post(connection, started)
+        post(connection, answered.set)
+        assert answered.wait(LONG)
+        assert sock.rest() == b""
+
+
 def test_a_connection_on_which_nothing_comes_is_closed_after_a_while(start_server):
     """Before its first request, however long an idle one may stay."""
     server = start_server(hello, limits=Limits(keep_alive=1000, head_timeout=0.05))
@@ -144,6 +169,24 @@ def test_bytes_that_trickle_in_do_not_prolong_the_time_for_a_head(start_server):
     with connect(server) as sock:
         assert sock.ask()[0] == 200
         sock.sendall(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(500):
+            if select.select([sock], [], [], 0.01)[0]:
+                break
+            sock.send(b"x")
+        else:
+            pytest.fail("each byte prolonged the time")
+        assert sock.response()[0] == 408
+
+
+def test_bytes_that_trickle_in_do_not_prolong_the_time_for_a_request(start_server):
+    """FAULT 16. Each byte of the body comes in time, and the whole does not; the next request has its own time."""
+    server = start_server(hello, limits=Limits(request_timeout=0.2))
+    with connect(server) as sock:
+        for _ in range(3):
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n")
+            sock.sendall(b"ab")
+            assert sock.response()[0] == 200
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
         for _ in range(500):
             if select.select([sock], [], [], 0.01)[0]:
                 break

@@ -13,7 +13,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from manyhands.server import Limits
+from manyhands.server import Connection, Limits
 from manyhands.server._spool import Spool
 from serving import GET, ask, connect, get, hello
 from support import LONG, wait_until
@@ -67,6 +67,57 @@ def test_readers_of_a_byte_at_a_time_hold_no_thread(start_server):
             sock.close()
         wait_until(lambda: sorted(view.closed) == list(range(100)))
     wait_until(lambda: server.pool.stats().stopped == 100)
+
+
+def test_a_stream_that_waits_for_its_client_costs_one_descriptor(start_server):
+    """The connection's own watch tells of room, and no other."""
+    server = start_server(Endless())
+    with ExitStack() as stack:
+        readers = [stack.enter_context(connect(server)) for _ in range(20)]
+        wait_until(lambda: server.connections == 20)
+        before = server.loop.stats().watches, len(os.listdir("/proc/self/fd"))
+        for sock in readers:
+            sock.sendall(GET)
+        wait_until(lambda: server.pool.stats().syncing_parked == 20)
+        assert (server.loop.stats().watches, len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_a_client_with_room_again_keeps_nobody_busy(start_server, monkeypatch):
+    """The view takes its time for the next piece: that there is room is not reported again and again."""
+    ready = []
+    on_more = Connection._on_more_than_input
+
+    def counted(connection, events):
+        ready.append(events)
+        on_more(connection, events)
+
+    monkeypatch.setattr(Connection, "_on_more_than_input", counted)
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            if environ["PATH_INFO"] != "/stream":
+                return hello(environ, start_response)
+            start_response("200 OK", [])
+            return pieces()
+
+        def pieces():
+            yield bytes(16 << 20)
+            gate()
+            yield b"last"
+
+        server = start_server(view)
+        with connect(server) as sock:
+            sock.sendall(get(b"/stream"))
+            wait_until(lambda: server.pool.stats().syncing_parked == 1)
+            body = threading.Thread(target=sock.response)
+            body.start()
+            gate.wait_entered()
+            seen = len(ready)
+            for _ in range(20):
+                assert ask(server, "/health") == (200, b"/health")
+            assert len(ready) == seen
+            gate.open()
+            body.join(LONG)
 
 
 def test_little_is_made_ahead_for_a_client_that_reads_nothing(start_server):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from wsgiref.validate import validator
 
 import flask
@@ -12,7 +16,7 @@ import pytest
 
 from manyhands.server import Limits
 from serving import connect
-from support import LONG, wait_until
+from support import LONG, wait_until, xoptions
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -159,3 +163,44 @@ def test_close_of_a_validated_stream_is_called_although_its_steps_are_on_several
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
         assert len(sock.response()[2]) == 30 << 20
     assert closed.wait(LONG)
+
+
+FILES = ("access_log", "bodies", "flask", "gone_clients", "serve", "server_end", "slow_clients", "streams", "websocket")
+
+NOT_VALIDATED = {
+    "The validator makes an iterator of a list: what is about responses that are here in full, and their length.": (
+        "sent_ahead_are_answered",
+        "may_come_byte_by_byte",
+        "asks_first",
+        "nothing_of_a_whole",
+        "finishes_although",
+        "response_that_was_given",
+    ),
+    "It forbids read() without a size, which PEP 3333 allows since it was written.": ("body_of_the_limit",),
+    "It hides the class of an application, by which Django's is known.": ("django_application_is_pinned",),
+}
+"""Tests whose applications cannot be inside the validator; those of test_files.py, as it hides the file from the server, and of
+test_bind.py, which read raw responses, are left out as well."""
+
+
+@pytest.mark.stress
+def test_the_applications_of_all_tests_pass_the_validator():
+    """In the validator each: the environ, the input, how `start_response` is called, and that iterables are closed."""
+    names = [name for several in NOT_VALIDATED.values() for name in several]
+    here = Path(__file__).parent
+    command = [sys.executable, *xoptions(), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no"]
+    done = subprocess.run(
+        [
+            *command,
+            *("-W", "ignore::wsgiref.validate.WSGIWarning", "-k", f"not ({' or '.join(names)})"),
+            *(str(here / f"test_{name}.py") for name in FILES),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=here.parent.parent,
+        env={**os.environ, "MANYHANDS_TEST_VALIDATE": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(names)} deselected" in done.stdout

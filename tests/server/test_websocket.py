@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -221,6 +222,118 @@ def test_what_breaks_the_protocol_ends_the_conversation_with_its_code(start_serv
     wait_until(lambda: ended == [code])
 
 
+def test_what_comes_behind_a_message_that_is_wrong_is_not_received(start_server):
+    """1007 or 1009, also if both were read at once."""
+    for wrong, code in ((b"\xff", 1007), (b"x" * 101, 1009)):
+        got: list[Any] = []
+        server = start_server(conversing(got.extend, max_size=100))
+        with opened(server) as client:
+            client.sendall(masked(Opcode.TEXT, b"good") + masked(Opcode.TEXT, wrong) + masked(Opcode.TEXT, b"late"))
+            opcode, payload = read_frame(client)
+            assert (opcode, struct.unpack("!H", payload[:2])[0]) == (Opcode.CLOSE, code)
+            client.shutdown(socket.SHUT_WR)
+            client.rest()
+        wait_until(lambda server=server: server.connections == 0)
+        assert got == ["good"]
+
+
+def test_a_ping_between_two_parts_of_a_message_as_long_as_may_be_is_answered(start_server):
+    """RFC 6455, 5.5: it does not count."""
+    with opened(start_server(conversing(lambda ws: ws.send(ws.receive()), max_size=100))) as client:
+        client.sendall(masked(Opcode.TEXT, b"x" * 100, fin=False) + masked(Opcode.PING, b"?" * 125))
+        assert read_frame(client) == (Opcode.PONG, b"?" * 125)
+        client.sendall(masked(Opcode.CONT, b""))
+        assert read_frame(client) == (Opcode.TEXT, b"x" * 100)
+
+
+def test_a_client_that_pings_and_reads_nothing_costs_bounded_memory(start_server):
+    """Of its pings the last is answered (RFC 6455, 5.5.3), when it reads again."""
+    server = start_server(conversing(lambda ws: ws.receive(), ping_interval=None))
+    with opened(server) as client:
+        (connection,) = server._open
+        conversation = connection._conversation
+        count = 0
+        while conversation._room.is_set():
+            client.sendall(b"".join(masked(Opcode.PING, b"%125d" % number) for number in range(count, count + 500)))
+            count += 500
+        for _ in range(20):
+            client.sendall(b"".join(masked(Opcode.PING, b"%125d" % number) for number in range(count, count + 500)))
+            count += 500
+        assert len(conversation._unsent) < (1 << 18) + 8192
+        answered, last = 0, -1
+        while last < count - 1:
+            opcode, payload = read_frame(client)
+            assert opcode == Opcode.PONG
+            answered, last = answered + 1, int(payload)
+        assert answered < count
+        client.sendall(masked(Opcode.TEXT, b"that is all"))
+        assert read_frame(client)[0] == Opcode.CLOSE
+
+
+@pytest.mark.parametrize("message", [b"", b"x", b"xy"])
+def test_messages_of_nothing_fill_the_inbox_too(start_server, message):
+    """What they cost is counted, not what is in them: a client that sends ahead is told to wait."""
+    begin = threading.Event()
+    got: list[bytes] = []
+
+    def talk(ws):
+        assert begin.wait(LONG)
+        got.extend(ws)
+
+    server = start_server(conversing(talk, ping_interval=None))
+    with opened(server) as client:
+        (connection,) = server._open
+        conversation = connection._conversation
+        sender = threading.Thread(target=client.sendall, args=(masked(Opcode.BINARY, message) * 60_000,))
+        sender.start()
+        wait_until(lambda: conversation._held_back)
+        assert conversation._inbox.qsize() < 40_000
+        begin.set()
+        wait_until(lambda: len(got) == 60_000)
+        sender.join(LONG)
+
+
+def test_a_message_in_any_number_of_empty_parts_costs_nothing(start_server):
+    """They are forgotten at once."""
+    server = start_server(conversing(lambda ws: ws.send(ws.receive()), ping_interval=None))
+    with opened(server) as client:
+        (connection,) = server._open
+        client.sendall(masked(Opcode.TEXT, b"a", fin=False))
+        for _ in range(20):
+            client.sendall(masked(Opcode.CONT, b"", fin=False) * 1000)
+        client.sendall(masked(Opcode.PING, b"") + masked(Opcode.CONT, b"b", fin=False) + masked(Opcode.PING, b""))
+        assert [read_frame(client)[0] for _ in range(2)] == [Opcode.PONG] * 2
+        assert connection._conversation._parts == b"ab"
+        client.sendall(masked(Opcode.CONT, b"c"))
+        assert read_frame(client) == (Opcode.TEXT, b"abc")
+
+
+def test_a_handshake_may_have_a_line_as_long_as_any_request(start_server):
+    """Cookies: the bound is the server's own."""
+    with connect(start_server(echo)) as client:
+        client.sendall(HANDSHAKE.replace(b"Host: h", b"Host: h\r\nCookie: " + b"x" * 12_000))
+        assert response_of(client)[0] == 101
+
+
+def test_a_refused_handshake_is_no_error_of_the_application(start_server, caplog):
+    """The client is told, and the log has a line without its bytes and without a traceback."""
+    caplog.set_level(logging.INFO, "manyhands.server")
+    with connect(start_server(echo)) as client:
+        client.sendall(HANDSHAKE.replace(b"Host: h", b"Host: h\r\nSec-WebSocket-Protocol: \x9b2J"))
+        assert response_of(client)[0] == 400
+
+    def records():
+        return [record for record in caplog.records if record.name == "manyhands.server"]
+
+    wait_until(records)
+    (record,) = records()
+    assert record.levelname == "INFO"
+    line = record.getMessage()
+    assert line.startswith("GET / HTTP/1.1: refused: no WebSocket: invalid Sec-WebSocket-Protocol header")
+    assert line.isascii()
+    assert line.isprintable()
+
+
 def test_a_small_message_that_unpacks_to_a_long_one_is_refused(start_server):
     """1009, and the memory of one message at most."""
     with client_of(start_server(conversing(lambda ws: ws.receive(), max_size=10_000))) as client:
@@ -308,6 +421,44 @@ def test_the_server_says_goodbye_when_the_view_ends(start_server, error, code, c
         assert client.close_code == code
     assert any("the application raised" in record.getMessage() for record in caplog.records) is (error is not None)
     caplog.clear()  # the record has the view's frames, and so the connection
+
+
+def test_whoever_writes_has_the_lock(start_server):
+    """The view, another thread, the strand and the end: or two would write the same bytes."""
+    owned: list[bool] = []
+
+    def talk(ws):
+        push = ws._push
+
+        def checked(**options: Any) -> None:
+            owned.append(ws._lock._is_owned())
+            push(**options)
+
+        ws._push = checked
+        ws.send(ws.receive())
+
+    with opened(start_server(conversing(talk))) as client:
+        client.sendall(masked(Opcode.PING, b"") + masked(Opcode.TEXT, b"x"))
+        assert [read_frame(client)[0] for _ in range(3)] == [Opcode.PONG, Opcode.TEXT, Opcode.CLOSE]
+        client.shutdown(socket.SHUT_WR)
+        client.rest()
+    assert len(owned) >= 3
+    assert all(owned)
+
+
+def test_what_is_left_at_the_end_of_a_view_is_written_by_one_thread(start_server):
+    """The strand writes as there is room, while the view ends: each byte once, and the goodbye."""
+    sizes = [100_000 + number for number in range(40)]
+
+    def talk(ws):
+        for size in sizes:
+            with contextlib.suppress(TimeoutError):
+                ws.send(b"x" * size, timeout=0)
+
+    server = start_server(conversing(talk, compress=False))
+    with client_of(server, max_queue=1) as client:
+        assert [len(data) for data in client] == sizes
+        assert client.close_code == 1000
 
 
 def test_without_a_with_block_too(start_server):

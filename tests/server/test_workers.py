@@ -8,89 +8,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from commands import COMMAND, START
 from manyhands.server._sources import Sources
+from supervised import APP, alive, serving
 from support import LONG, wait_until
-
-APP = """
-import os, pathlib, manyhands as mh
-WORD = "first"
-def app(environ, start_response):
-    path = environ["PATH_INFO"]
-    if path == "/die":
-        os._exit(7)
-    if path == "/work":
-        pathlib.Path("begun").touch()
-        mh.sleep_blocking(60)
-    start_response("200 OK", [])
-    return [f"{os.getpid()} {WORD}".encode()]
-"""
-
-
-class Serving:
-    """A supervisor that runs, and its workers."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int, workers: list[int]) -> None:
-        self.process = process
-        self.port = port
-        self.workers = workers
-
-    def ask(self, path: str = "/") -> tuple[int, str]:
-        """Ask on a connection of its own: the worker that answered, and its word. OSError if none did."""
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LONG)
-        with contextlib.closing(client):
-            client.request("GET", path)
-            number, word = client.getresponse().read().decode().split()
-            return int(number), word
-
-    def answers(self, path: str = "/") -> tuple[int, str] | None:
-        """As `ask`, None if none did."""
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return self.ask(path)
-        return None
-
-    def end(self, *signals: int) -> tuple[int, str, str]:
-        """Send these, and wait; the status and what was printed."""
-        for number in signals:
-            self.process.send_signal(number)
-        printed, complaints = self.process.communicate(timeout=START)
-        return self.process.returncode, printed, complaints
-
-
-@contextlib.contextmanager
-def serving(directory: Path, *arguments: str) -> Iterator[Serving]:
-    """Run it until the block ends; then no worker is left."""
-    (directory / "site_here.py").write_text(APP)
-    workers: list[int] = []
-    with subprocess.Popen(
-        [*COMMAND, "serve", "site_here:app", "--port", "0", "--threads", "2", *arguments],
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/ \(process(?:es)?: ([\d, ]+)\)", line)
-            assert found is not None, line + (process.stderr.read() if process.stderr else "")
-            workers += map(int, found[2].split(", "))
-            yield Serving(process, int(found[1]), workers)
-        finally:
-            process.kill()
-    wait_until(lambda: not any(alive(worker) for worker in workers))
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_workers_serve_on_one_socket_and_end_at_ctrl_c(tmp_path):
@@ -98,6 +22,7 @@ def test_workers_serve_on_one_socket_and_end_at_ctrl_c(tmp_path):
     with serving(tmp_path, "--workers", "2") as served:
         assert len(set(served.workers)) == 2
         assert all(served.ask()[0] in served.workers for _ in range(10))
+        assert served.ask("/several")[1] == "True"  # PEP 3333 wants to know
         status, printed, complaints = served.end(signal.SIGINT)
     assert (status, printed, complaints) == (0, "manyhands serve: ended, with all of its processes\n", "")
 
