@@ -38,6 +38,14 @@ NAMES = (
     "run_job",
     "actor",
     "tasks",
+    "serve_hello",
+    "serve_flask",
+    "serve_bodies",
+    "serve_idle",
+    "serve_parallel",
+    "serve_gone",
+    "serve_slow",
+    "serve_end",
 )
 LIMIT_SECONDS = 180
 """Of one question; a full run of one takes less than 120."""
@@ -88,7 +96,7 @@ def _parse() -> argparse.Namespace:
         "--free-threaded",
         default=os.environ.get("MANYHANDS_BENCH_FT"),
         help="free-threaded interpreter with manyhands, for the questions that need one"
-        " ($MANYHANDS_BENCH_FT, else .venv-ft/bin/python if it is there)",
+        " ($MANYHANDS_BENCH_FT, else that of .venv-bench-ft or .venv-ft)",
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (benchmarks/results; quick: results/quick)")
     arguments = parser.parse_args()
@@ -100,8 +108,9 @@ def _parse() -> argparse.Namespace:
 
 
 def _free_threaded(arguments: argparse.Namespace) -> str | None:
-    own = _machine.ROOT / ".venv-ft" / "bin" / "python"
-    for python in (arguments.python, arguments.free_threaded, str(own) if own.exists() else None):
+    # The one of `make bench-ft` first: the other is a test build.
+    own = [_machine.ROOT / name / "bin" / "python" for name in (".venv-bench-ft", ".venv-ft")]
+    for python in (arguments.python, arguments.free_threaded, *(str(path) for path in own if path.exists())):
         if python is None:
             continue
         interpreter = _process.in_child(_machine.describe_interpreter, python=python)
