@@ -14,6 +14,7 @@ from between import on_threads, run, until
 from gate import Gate
 from manyhands import blocking
 from manyhands.errors import Cancelled
+from streaming import until_waiting
 from support import LONG, wait_collected
 
 
@@ -213,8 +214,9 @@ def test_the_end_of_a_job_and_a_cancellation_at_the_same_instant_have_one_outcom
 
         scope, function = mh.CancelScope(), Blocked(stoppable=False)
         async with mh.create_task_group() as group:
-            group.start_soon(work)
+            handle = group.create_task(work())
             await until(function.begun.is_set)
+            await until_waiting(handle)  # with several threads the job may have begun before
             if first == "cancelled":
                 scope.cancel()
                 function.gate.set()
