@@ -1,19 +1,27 @@
-"""Why `manyhands serve` cannot listen, in a sentence each, with what to do."""
+"""Why `manyhands serve` cannot listen, in a sentence each, with what to do; and what runs on when it has ended."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure
 
 if TYPE_CHECKING:
+    from manyhands._job import JobSnapshot
     from manyhands.server._bind import Bind
 
-__all__ = ["cannot_serve"]
+__all__ = ["cannot_serve", "still_running"]
+
+
+def still_running(left: Sequence[JobSnapshot]) -> str:
+    """Say which requests run although the server has ended."""
+    names = ", ".join(f"{job.name} ({job.age:.1f} s)" for job in left)
+    return f"manyhands serve: ended; still running: {names}"
 
 
 def cannot_serve(options: argparse.Namespace, bind: Bind, error: OSError) -> Failure:

@@ -7,7 +7,7 @@ import os
 import re
 
 from manyhands import _guards
-from manyhands.cli._options import seconds
+from manyhands.cli._options import seconds, whole_number
 from manyhands.cli.echo import thread_count
 
 __all__ = ["configure"]
@@ -103,11 +103,8 @@ def worker_count(text: str) -> int:
     """
     if text == "auto":
         return len(os.sched_getaffinity(0)) if _guards.gil_enabled() else 1
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_WORKERS:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of processes from 1 to {MAX_WORKERS}, or auto, got {text!r}"
-        )
-    return int(text)
+    expected = f"a number of processes from 1 to {MAX_WORKERS}, or auto"
+    return whole_number(text, expected, at_least=1, at_most=MAX_WORKERS)
 
 
 def whole(text: str) -> int:
@@ -129,6 +126,4 @@ def positive(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
-    return int(text)
+    return whole_number(text, "a whole number, 1 or more", at_least=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import manyhands as mh
 from manyhands.cli._failure import complain_of
 from manyhands.cli._logs import shown
+from manyhands.cli._serve_failures import still_running
 from manyhands.server import NoApplication
 from manyhands.server._leaving import leave
 from manyhands.server._line import Line
@@ -49,8 +50,7 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
         if left:
-            names = ", ".join(f"{job.name} ({job.age:.1f} s)" for job in left)
-            print(f"manyhands serve: ended; still running: {names}", flush=True)
+            print(still_running(left), flush=True)
     if left:
         leave(0)
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 
 from manyhands.cli import demo_echo, demo_jobs, demo_serve
+from manyhands.cli._options import whole_number
 from manyhands.cli.echo import thread_count
 
 SECONDS = {"serve": 10.0, "jobs": 6.0, "echo": 3.0}
@@ -73,15 +74,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 60_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 60000, got {text!r}")
-    return int(text)
+    return whole_number(text, "a number from 1 to 60000", at_least=1, at_most=60_000)
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, or 0 for any that is free, got {text!r}")
-    return int(text)
+    return whole_number(text, "a port from 1 to 65535, or 0 for any that is free", at_least=0, at_most=65_535)
 
 
 def _seconds(text: str) -> float:

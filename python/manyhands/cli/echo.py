@@ -25,6 +25,7 @@ from manyhands.cli._echo_operations import EchoOperations
 from manyhands.cli._echo_server import EchoServer
 from manyhands.cli._echo_tasks import EchoTasks
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, require_descriptors
+from manyhands.cli._options import whole_number
 from manyhands.cli._running import run_until_signal
 
 BACKLOG = 4096
@@ -60,9 +61,8 @@ def thread_count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is no number from 1 to MAX_THREADS.
     """
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"expected a number of threads from 1 to {MAX_THREADS}, got {text!r}")
-    return int(text)
+    expected = f"a number of threads from 1 to {MAX_THREADS}"
+    return whole_number(text, expected, at_least=1, at_most=MAX_THREADS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 import manyhands as mh
 from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, descriptor_limit, require_descriptors
 from manyhands.cli._forwarder import Figures, Forwarder, Stream
-from manyhands.cli._options import seconds
+from manyhands.cli._options import seconds, whole_number
 from manyhands.cli._running import run_until_signal
 from manyhands.cli.echo import DESCRIPTORS, StatusLine, thread_count
 
@@ -117,9 +117,7 @@ def count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"expected a number of connections, at least 1, got {text!r}")
-    return int(text)
+    return whole_number(text, "a number of connections, at least 1", at_least=1, at_most=10_000_000)
 
 
 def run(options: argparse.Namespace) -> int:

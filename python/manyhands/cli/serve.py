@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import manyhands as mh
 from manyhands.cli import _logs
 from manyhands.cli._failure import Failure, complain_of, require_descriptors
-from manyhands.cli._serve_failures import cannot_serve
+from manyhands.cli._serve_failures import cannot_serve, still_running
 from manyhands.cli._serve_options import configure
 from manyhands.cli.echo import DESCRIPTORS
 from manyhands.debug._dashboard import TOKEN_VARIABLE, check_token
@@ -147,8 +147,7 @@ def _serve(options: argparse.Namespace, bind: Bind, settings: Settings) -> bool:
     with contextlib.ExitStack() as ended:
         left = serve_here(app, bind, settings, on_started=say)
     if left:
-        names = ", ".join(f"{job.name} ({job.age:.1f} s)" for job in left)
-        print(f"manyhands serve: ended; still running: {names}", flush=True)
+        print(still_running(left), flush=True)
     else:
         print("manyhands serve: ended, every request was answered or stopped", flush=True)
     return bool(left)

@@ -13,6 +13,7 @@ from manyhands import _guards
 from manyhands._arguments import check_int
 from manyhands._events import Events
 from manyhands._loop import EventLoop
+from manyhands._threads import LOOK
 from manyhands.server._application import is_asgi, load, refuse_asgi, refuse_import
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._line import Line, fresh_python
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["serve", "serve_here", "supervise"]
 
 logger = logging.getLogger("manyhands.server")
-
-LOOK = 0.05
-"""Seconds after which a thread that waits looks for signals: free-threaded CPython 3.13 misses one just before a wait."""
 
 MAX_WORKERS = 256
 """A number beyond this one is a slip of the finger."""

@@ -20,7 +20,7 @@ from manyhands._arguments import check_choice
 from manyhands._events import Events
 from manyhands._pool import ThreadPool
 from manyhands._tasks._root import Root
-from manyhands._threads import ThreadedEventLoop
+from manyhands._threads import LOOK, ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._budget import Budget
@@ -57,9 +57,6 @@ BACK_OFF: Final = 0.1
 
 LAST_WORDS: Final = 1.0
 """Seconds that requests which were told to stop at the end of the server have to say so to their clients."""
-
-LOOK: Final = 0.05
-"""Seconds after which a thread that waits for others looks for signals, as the core does."""
 
 
 @dataclass(frozen=True)
