@@ -12,7 +12,7 @@ import pytest
 import manyhands as mh
 from dashing import ask, seen, stop, wait_seen
 from gate import Gate
-from manyhands.debug import _sight
+from manyhands.debug import _look, _sight
 from manyhands.server import Server
 from pooling import Stoppable, occupied
 from serving import Client, Working
@@ -295,8 +295,8 @@ def test_many_who_look_cost_one_look(make_loop, monkeypatch):
 
     times, costs = iter([0.0, 5.0, 54.0, 54.1, 56.0, 57.0]), iter([3.0, 8.0, 8.0, 9.0])
     monkeypatch.setattr(_sight, "FRESH", 0.2)
-    monkeypatch.setattr(_sight.time, "monotonic", lambda: next(times))
-    monkeypatch.setattr(_sight.time, "thread_time", lambda: next(costs))
+    monkeypatch.setattr(_look.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(_look.time, "thread_time", lambda: next(costs))
     monkeypatch.setattr(_sight.Sight, "_look", lambda sight: looks.append(sight) or {})
     sight = _sight.Sight([make_loop()])
     looks.clear()

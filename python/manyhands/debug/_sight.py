@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import json
 import math
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from manyhands import _guards
 from manyhands._loop import EventLoop
 from manyhands._pool import ThreadPool
+from manyhands.debug._look import Looks
 from manyhands.debug._rows import Row, View, interest, job_row, keyed, loop_row, pool_row, process_row, server_row
 from manyhands.debug._thread_rows import ThreadRows
 from manyhands.errors import ManyhandsError
@@ -40,7 +38,7 @@ MOST_JOBS: Final = 200
 """How many are listed."""
 
 
-class Sight:
+class Sight(Looks):
     """Looks at loops, pools and servers.
 
     Args:
@@ -50,37 +48,16 @@ class Sight:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
         self._sources = sources
         self._left_out: tuple[Source, ...] = ()
-        self._lock = threading.Lock()
-        self._seen: Row = {}  # GUARDED BY: _lock
-        self._seen_json = b""  # GUARDED BY: _lock
-        self._good_until = -math.inf  # GUARDED BY: _lock
 
     def leave_out(self, *sources: Source) -> None:
         """Do not show these: the dashboard's own."""
         self._left_out = sources
 
-    def look(self) -> Row:
-        """Return what there is to see; as it was a moment ago, if somebody has just looked."""
-        with self._lock:
-            self._refresh()
-            return self._seen
-
-    def look_json(self) -> bytes:
-        """As `look`, in JSON of ASCII alone."""
-        with self._lock:
-            self._refresh()
-            return self._seen_json
-
-    def _refresh(self) -> None:
-        if time.monotonic() < self._good_until:
-            return
-        # Not by the clock: on a busy machine most of that is waiting, and then it is that one wants to see how it is now.
-        began = time.thread_time()
-        seen = self._look()
-        self._seen, self._seen_json = seen, json.dumps(seen, allow_nan=False, separators=(",", ":")).encode("ascii")
-        self._good_until = time.monotonic() + max(FRESH, SHARE * (time.thread_time() - began))
+    def _good_for(self, cost: float) -> float:
+        return max(FRESH, SHARE * cost)
 
     def trouble(self) -> str | None:
         """Say why nobody can be served; whoever answers this can."""

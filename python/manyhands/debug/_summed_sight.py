@@ -7,17 +7,16 @@ for again until it has. A look is good for `FRESH` for everybody who asks.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import platform
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
 from manyhands import _core, _guards
+from manyhands.debug._look import Looks
 from manyhands.debug._rows import Row, text
 from manyhands.debug._sums import Sum, check, merge_listed
 from manyhands.debug._worker import Worker
@@ -38,7 +37,7 @@ class WorkerSilent(Exception):
     """A worker has not answered in time. The text is a sentence."""
 
 
-class SummedSight:
+class SummedSight(Looks):
     """Looks at the workers of a supervisor.
 
     Args:
@@ -49,15 +48,12 @@ class SummedSight:
     """
 
     def __init__(self, name: str, pid: int) -> None:
+        super().__init__()
         self._name = name
         self._pid = pid
-        self._lock = threading.Lock()
         self._workers: dict[int, Worker] = {}  # GUARDED BY: _lock, and so all of this
         self._gone = Sum()  # what those that have ended had done
         self._numbers = itertools.count(1)
-        self._seen: Row = {}
-        self._seen_json = b""
-        self._good_until = -math.inf
 
     def hear(self, message: Row, sock: socket.socket | None) -> None:
         """Take in what the supervisor says of a worker: see `PageProcess`."""
@@ -82,18 +78,6 @@ class SummedSight:
 
     def leave_out(self, *sources: object) -> None:
         """Nothing of this process is shown."""
-
-    def look(self) -> Row:
-        """Return what there is to see, as `Sight.look()`; and `workers`, a row for each of them."""
-        with self._lock:
-            self._refresh()
-            return self._seen
-
-    def look_json(self) -> bytes:
-        """As `look`, in JSON of ASCII alone."""
-        with self._lock:
-            self._refresh()
-            return self._seen_json
 
     def trouble(self) -> str | None:
         """Say in a sentence why nobody can be served; None if somebody can."""
@@ -124,13 +108,13 @@ class SummedSight:
             raise WorkerSilent(f"Worker {worker.number} did not answer; if it goes on, it may yet stop job {number}.")
         return answer.get("stopped") if isinstance(answer.get("stopped"), bool) else None
 
-    def _refresh(self) -> None:
-        if time.monotonic() < self._good_until:
-            return
+    def _look(self) -> Row:
+        """As `Sight`, and `workers`, a row for each of them."""
         self._ask_all()
-        self._seen = self._sum()
-        self._seen_json = json.dumps(self._seen, allow_nan=False, separators=(",", ":")).encode("ascii")
-        self._good_until = time.monotonic() + FRESH
+        return self._sum()
+
+    def _good_for(self, cost: float) -> float:  # noqa: ARG002 - most of it is the workers'
+        return FRESH
 
     def _ask_all(self) -> None:
         question = next(self._numbers)
