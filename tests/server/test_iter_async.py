@@ -17,6 +17,16 @@ from support import LONG, wait_until
 TEXT = [("Content-Type", "text/plain")]
 
 
+def giving(pieces):
+    """A view whose response an async generator makes."""
+
+    def view(environ, start_response):
+        start_response("200 OK", list(TEXT))
+        return pieces()
+
+    return view
+
+
 class Counting:
     """A view whose pieces come when the test lets them; `/health` is answered at once."""
 
@@ -118,11 +128,7 @@ def test_an_error_before_the_first_piece_is_a_500(start_server, caplog):
         raise ValueError("no pieces today")
         yield b""
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         assert sock.ask()[0] == 500
     assert "no pieces today" in caplog.text
@@ -136,11 +142,7 @@ def test_an_error_between_two_pieces_cuts_the_response(start_server, caplog):
         yield b"part"
         raise ValueError("halfway through")
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         sock.sendall(GET)
         assert sock.rest().endswith(b"4\r\npart\r\n")
@@ -154,11 +156,7 @@ def test_a_piece_that_is_no_bytes_is_named_in_the_log(start_server, caplog):
     async def pieces():
         yield "text"
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         assert sock.ask()[0] == 500
     assert "must be bytes, and got str" in caplog.text
@@ -175,11 +173,7 @@ def test_cleanup_that_raises_when_the_client_has_gone_is_logged(start_server, ca
         finally:
             raise ValueError("untidy")
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         sock.sendall(GET)
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
@@ -226,11 +220,7 @@ def test_cleanup_that_waits_is_waited_for_at_the_end_of_the_server(start_server)
                 await mh.sleep(0.05)
                 ended.append(1)
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         sock.sendall(GET)
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
@@ -250,11 +240,7 @@ def test_cleanup_that_never_ends_does_not_keep_the_server(start_server):
             with mh.CancelScope(shield=True):
                 await mh.sleep(1000)
 
-    def view(environ, start_response):
-        start_response("200 OK", list(TEXT))
-        return pieces()
-
-    server = start_server(view)
+    server = start_server(giving(pieces))
     with connect(server) as sock:
         sock.sendall(GET)
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
