@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import socket
 import tempfile
 
 import pytest
@@ -89,6 +90,21 @@ def test_a_slow_reader_of_a_file_holds_no_thread(start_server, path, pin):
         sock.reset()
         wait_until(lambda: view.opened[0].closed)
     wait_until(lambda: server.pool.stats().stopped == 1)
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_a_client_that_closes_its_half_before_the_end_of_a_file_is_gone(start_server, path, pin):
+    """Also where the application has given all of it: the job that sends the rest waits for nobody."""
+    view = view_of(lambda: path.open("rb"))
+    with path.open("ab") as file:
+        file.truncate(200 << 20)
+    server = start_server(view, limits=Limits(pin_responses=pin))
+    with connect(server) as sock:
+        sock.sendall(GET)
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
+        sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: server.pool.stats().stopped == 1)
+    assert view.opened[0].closed
 
 
 def test_what_only_looks_like_a_file_is_read(start_server, path, sent):

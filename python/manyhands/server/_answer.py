@@ -139,9 +139,9 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """The whole response was given."""
+        """The whole response was given, and no thread is needed for what is left of it."""
         exchange = self._exchange  # the job's end takes it away meanwhile
-        return exchange is not None and exchange.complete
+        return exchange is not None and exchange.complete and self._region is None
 
     # For a source of the response, on the job's thread.
 
@@ -266,14 +266,15 @@ class Answer:
 
     def _pass_on_pinned(self, pieces: Generator[None]) -> None:
         """Go from piece to piece, and keep what the client has no room for."""
-        job = self._job
+        exchange, job = self._exchange, self._job
+        assert exchange is not None
         assert job is not None
         try:
             for _ in pieces:
                 job.check_in()
                 if self._region is not None:
                     self._region.keep_open()  # it is sent when the application has closed it
-                else:
+                elif not exchange.complete:
                     self._wait_held()
         finally:
             pieces.close()
