@@ -67,8 +67,6 @@ pub(crate) struct Body<P: Payload> {
     pub(crate) inside: Inside,
     /// The thread inside, by [`crate::sync::thread_number`]; 0 with nobody.
     pub(crate) thread: u64,
-    /// Threads that wait for somebody to go out.
-    pub(crate) waiters: u32,
     /// The user holds no handle to it any more: it leaves the loop's table when it has nothing left to do.
     pub(crate) abandoned: bool,
     /// Its end was told: the on_closed callbacks were handed out, its place in the loop's table given up.
@@ -106,7 +104,6 @@ impl<P: Payload> Strand<P> {
                 word: StrandWord::NEW,
                 inside: Inside::Nobody,
                 thread: 0,
-                waiters: 0,
                 abandoned: own,
                 finished: false,
                 queue: VecDeque::new(),
@@ -257,9 +254,7 @@ impl<P: Payload> EventLoop<P> {
             Schedule::Push => self.enqueue(self.hub.lock(), strand),
             Schedule::Leave => Wake::Nobody,
         };
-        if body.waiters > 0 {
-            strand.vacated.notify_all();
-        }
+        strand.vacated.notify_all();
         drop(body);
         self.wake(wake);
     }

@@ -100,45 +100,67 @@ impl<T> RwLock<T> {
 }
 
 /// A condition to wait for under a [`Mutex`].
+///
+/// std's notifies with a system call each time, whether anybody waits or not, so the waiters are counted here. Who
+/// changes the condition under the mutex, and notifies after that, finds everybody who waits for it: the count goes up
+/// under the mutex, and so before the change, or its thread has seen the change. Relaxed is enough for that.
 #[derive(Debug, Default)]
-pub struct Condvar(imp::Condvar);
+pub struct Condvar {
+    condition: imp::Condvar,
+    waiting: atomic::AtomicU32,
+}
 
 impl Condvar {
     /// Nobody waits yet.
     pub fn new() -> Self {
-        Self(imp::Condvar::new())
+        Self { condition: imp::Condvar::new(), waiting: atomic::AtomicU32::new(0) }
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.waiting.load(atomic::Ordering::Relaxed) > 0
     }
 
     /// Wakes one waiter.
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.has_waiters() {
+            self.condition.notify_one();
+        }
     }
 
     /// Wakes every waiter.
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.has_waiters() {
+            self.condition.notify_all();
+        }
     }
 
     /// Waits until notified or until `timeout` has gone by; spurious returns are allowed, so callers loop.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Option<Duration>) -> MutexGuard<'a, T> {
+        self.waiting.fetch_add(1, atomic::Ordering::Relaxed);
+        let guard = self.wait_counted(guard, timeout);
+        self.waiting.fetch_sub(1, atomic::Ordering::Relaxed);
+        guard
+    }
+
+    fn wait_counted<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Option<Duration>) -> MutexGuard<'a, T> {
         #[cfg(manyhands_tsan)]
         {
             let mut guard = guard;
             match timeout {
-                None => self.0.wait(&mut guard),
+                None => self.condition.wait(&mut guard),
                 Some(timeout) => {
-                    let _ = self.0.wait_for(&mut guard, timeout);
+                    let _ = self.condition.wait_for(&mut guard, timeout);
                 }
             }
             return guard;
         }
         #[cfg(not(manyhands_tsan))]
         match timeout {
-            None => match self.0.wait(guard) {
+            None => match self.condition.wait(guard) {
                 Ok(guard) => guard,
                 Err(poisoned) => poisoned.into_inner(),
             },
-            Some(timeout) => match self.0.wait_timeout(guard, timeout) {
+            Some(timeout) => match self.condition.wait_timeout(guard, timeout) {
                 Ok((guard, _)) => guard,
                 Err(poisoned) => poisoned.into_inner().0,
             },

@@ -280,9 +280,7 @@ impl<P: Payload> EventLoop<P> {
             let mut body = strand.body.lock();
             body.inside = Inside::Nobody;
             body.thread = 0;
-            if body.waiters > 0 {
-                strand.vacated.notify_all();
-            }
+            strand.vacated.notify_all();
             drop(body);
             if matches!(current, Current::Terminal) {
                 seat.finished.extend(self.end_strand(strand));

@@ -68,9 +68,7 @@ impl<P: Payload> Drop for Finished<P> {
         let strand = &self.watch.strand;
         let body = strand.body.lock();
         self.watch.payer.store(0, Ordering::Relaxed);
-        if body.waiters > 0 {
-            strand.vacated.notify_all();
-        }
+        strand.vacated.notify_all();
     }
 }
 

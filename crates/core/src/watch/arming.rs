@@ -96,9 +96,7 @@ impl<P: Payload> EventLoop<P> {
             return (Err(Error::WatchRemoved { reason: watch.reason() }), None);
         }
         watch.unset(PAUSED);
-        if body.waiters > 0 {
-            watch.strand.vacated.notify_all();
-        }
+        watch.strand.vacated.notify_all();
         drop(body);
         (Ok(()), self.sync_or_end(watch))
     }

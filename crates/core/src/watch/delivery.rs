@@ -102,9 +102,7 @@ impl<P: Payload> EventLoop<P> {
         let mut body = watch.strand.body.lock();
         body.inside = Inside::Nobody;
         body.thread = 0;
-        if body.waiters > 0 {
-            watch.strand.vacated.notify_all();
-        }
+        watch.strand.vacated.notify_all();
         if watch.has(REMOVED) {
             return self.try_finish(watch, body);
         }

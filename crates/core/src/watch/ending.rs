@@ -102,9 +102,7 @@ impl<P: Payload> EventLoop<P> {
             if left.is_some_and(|left| left.is_zero()) {
                 return false;
             }
-            body.waiters += 1;
             body = strand.vacated.wait(body, left);
-            body.waiters -= 1;
         }
     }
 }
