@@ -7,7 +7,7 @@ import httptools
 
 from manyhands.server._limits import Limits
 from manyhands.server._request import Refused, RequestReader
-from reading import body_of
+from reading import agree_on_plain, body_of
 
 REFUSED = "refused"
 
@@ -17,6 +17,7 @@ Found = list[tuple[bytes, bytes, bytes] | str]
 
 def ours(data: bytes) -> Found:
     """As the server reads it."""
+    agree_on_plain(data)
     reader = RequestReader(Limits())
     found: Found = []
     reader.receive(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from manyhands.server._environ import base_environ, environ_of
 from manyhands.server._limits import Limits
 from manyhands.server._request import Refused, Request, RequestReader
 
@@ -66,8 +67,31 @@ def body_of(request: Request) -> bytes:
     return body
 
 
+def agree_on_plain(data: bytes, limits: Limits = LIMITS) -> bool:
+    """Whether these bytes are taken as a plain request; then the reader of all requests makes the same of them."""
+    base, remote = base_environ("here", 8000), ("10.0.0.1", 5)
+    reader = RequestReader(limits)
+    plain = reader.take_plain(data, base, remote)
+    if plain is not None:
+        reader.receive(data)
+        request = reader.next_request()
+        assert request is not None
+        assert reader.next_request() is None
+        assert reader.idle
+        assert not reader.over
+        for name in ("method", "target", "headers", "name", "length", "chunked", "http_10", "keep_alive"):
+            assert getattr(plain, name) == getattr(request, name)
+        assert body_of(request) == b""
+        environ = environ_of(base, request, remote)
+        assert plain.environ.pop("wsgi.input").read() == environ.pop("wsgi.input").read() == b""
+        assert plain.environ == environ
+    reader.close()
+    return plain is not None
+
+
 def read(*pieces: bytes, limits: Limits = LIMITS) -> Seen:
     """Feed the pieces one by one; each request, and what it was refused with, in order."""
+    agree_on_plain(b"".join(pieces), limits)
     reader = RequestReader(limits)
     found: Seen = []
     try:
@@ -94,6 +118,7 @@ def read_one(data: bytes, limits: Limits = LIMITS) -> Request:
 
 def refusal(data: bytes, limits: Limits = LIMITS) -> Refused:
     """What these bytes, which are no good request, are refused with."""
+    assert not agree_on_plain(data, limits)
     reader = RequestReader(limits)
     reader.receive(data)
     with pytest.raises(Refused) as caught:

@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from types import CodeType, FrameType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, final, overload
+from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, final, overload
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, disjoint_base
@@ -30,6 +30,7 @@ __all__ = [
     "LoopCore",
     "ManualClock",
     "Permits",
+    "PlainRequest",
     "PoolCore",
     "PoolCounts",
     "ReceiveEnd",
@@ -59,6 +60,8 @@ __all__ = [
     "leave_behind",
     "live_objects",
     "now",
+    "plain_request",
+    "plain_response",
     "point_names",
     "points_compiled",
     "running_task",
@@ -545,6 +548,23 @@ class Wait:
     def __next__(self) -> Any: ...
 
 @final
+class PlainRequest:
+    length: Final = 0
+    chunked: Final = False
+    http_10: Final = False
+    keep_alive: Final = True
+    @property
+    def method(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def environ(self) -> dict[str, Any]: ...
+    @property
+    def target(self) -> bytes: ...
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+
+@final
 class Permits:
     def __new__(cls, free: int, limit: int | None = None) -> Self: ...
     def acquire_nowait(self) -> bool: ...
@@ -623,6 +643,10 @@ def job_table() -> list[tuple[str, str, str, str, str]]: ...
 def leave_behind() -> None: ...
 def live_objects() -> list[tuple[str, int]]: ...
 def now() -> float: ...
+def plain_request(data: bytes, template: dict[str, Any], most: int, remote: tuple[str, int]) -> PlainRequest | None: ...
+def plain_response(
+    status: object, headers: list[tuple[str, str]], body: object, lines: str, whole: bool, most: int
+) -> tuple[bytes, int] | None: ...
 def point_names() -> list[str]: ...
 def points_compiled() -> bool: ...
 def running_task() -> Task | None: ...

@@ -19,6 +19,7 @@ import pytest
 from manyhands.server import Limits
 from manyhands.server._budget import Budget
 from manyhands.server._connection import Connection
+from manyhands.server._request import Refused, RequestReader
 from reading import refusal
 from serving import GET, Client, ask, connect, hello
 from support import LONG, wait_until, xoptions
@@ -254,14 +255,26 @@ def test_bodies_of_all_clients_have_one_bound_in_memory(start_server):
     assert server.budget.taken == 0
 
 
-def test_a_request_for_which_there_is_no_memory_is_503(monkeypatch):
+def test_a_request_for_which_there_is_no_memory_is_503(start_server, monkeypatch):
     """FAULT 18. It is the request's fault, and not an error of the reader's."""
 
     def fail(*_):
         raise MemoryError
 
     monkeypatch.setattr("manyhands.server._request.read_headers", fail)
-    assert refusal(GET).status == 503
+    assert refusal(POST % 1 + b"x").status == 503
+    monkeypatch.setattr("manyhands._core.plain_request", fail)
+    reader = RequestReader(Limits())
+    with pytest.raises(Refused, match="^503"):
+        reader.take_plain(GET, {}, ("", 0))
+    assert reader.over
+    reader.close()
+    server = start_server(hello)
+    with connect(server) as sock:
+        sock.sendall(GET)
+        assert sock.response()[0] == 503
+        assert sock.rest() == b""
+    assert server.refused() == {503: 1}
 
 
 # Calls that are interrupted, or do half of what was asked.

@@ -69,6 +69,7 @@ impl<P: Payload> Drop for Finished<P> {
         let body = strand.body.lock();
         self.watch.payer.store(0, Ordering::Relaxed);
         strand.vacated.notify_all();
+        drop(body);
     }
 }
 

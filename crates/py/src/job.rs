@@ -73,6 +73,8 @@ struct Late {
     error: Option<Py<PyAny>>,
     /// It gave up when it was told to stop.
     gave_up: bool,
+    /// Its owner was asked to come when its descriptor can be written to, and a watch for that may be left.
+    watched: bool,
     /// It was seen to the end: whoever asks for its end later is answered at once.
     concluded: bool,
     callbacks: Vec<Py<PyAny>>,
@@ -106,7 +108,7 @@ pub struct JobCore {
     core: Arc<CorePool>,
     job: Arc<Job>,
     name: Option<Py<PyAny>>,
-    /// The function's `__qualname__`, if it has one.
+    /// The function's `__qualname__`, if it has one and the job has no name.
     called: Option<Py<PyString>>,
     user: Option<Py<PyAny>>,
     owned: Option<Box<Owned>>,
@@ -214,10 +216,12 @@ impl JobCore {
         if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
     }
 
-    /// Whether nothing of the user's is owed at its end, so that it needs no Python to end.
+    /// Whether nothing of the user's is owed before its end, so that it needs no Python to end.
     pub fn is_plain(&self) -> bool {
-        let bare = |late: &mut Late| late.extras.is_none() && late.callbacks.is_empty() && late.condition.is_none();
-        self.owned.is_none() && self.late(bare)
+        self.late(|late| {
+            let cleanup = late.extras.as_ref().is_some_and(|extras| extras.cleanup.is_some());
+            !cleanup && !late.watched && late.callbacks.is_empty() && late.condition.is_none()
+        })
     }
 
     pub fn has_callbacks(&self) -> bool {
@@ -229,8 +233,8 @@ impl JobCore {
         let parts = PARTS.with(|cell| cell.replace(None));
         let parts = parts.ok_or_else(|| PyTypeError::new_err("a Job is made by a pool: use submit() or enqueue()"))?;
         let Parts { pool, core, job, name, user, owned, extras, context, work } = parts;
-        let called = work.function.bind(py).getattr(intern!(py, "__qualname__"));
-        let called = called.ok().and_then(|called| called.cast_into::<PyString>().ok()).map(Bound::unbind);
+        let called = || work.function.bind(py).getattr(intern!(py, "__qualname__")).ok()?.cast_into::<PyString>().ok();
+        let called = if name.is_none() { called().map(Bound::unbind) } else { None };
         let late = Mutex::new(Late { work: Some(work), context: Some(context), extras, ..Late::default() });
         Ok(Self { pool, core, job, name, called, user, owned, thread: AtomicU64::new(0), late })
     }

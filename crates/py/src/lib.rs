@@ -22,6 +22,7 @@ mod event_loop;
 mod frames;
 mod group;
 mod held;
+mod http;
 mod in_place;
 mod inside;
 mod job;
@@ -66,6 +67,8 @@ mod _core {
     use crate::frames::stacks;
     #[pymodule_export]
     use crate::group::Group;
+    #[pymodule_export]
+    use crate::http::{PlainRequest, plain_request, plain_response};
     #[pymodule_export]
     use crate::job::JobCore;
     #[pymodule_export]

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from manyhands import _core
     from manyhands.server._request import Request
 
 __all__ = ["FORMS", "Entry", "Form", "Plain", "log_access", "logs_access"]
@@ -52,7 +53,9 @@ def logs_access() -> bool:
     return logger.isEnabledFor(logging.INFO)
 
 
-def log_access(remote: str, line: str, status: int, sent: int, seconds: float, request: Request | None = None) -> None:
+def log_access(
+    remote: str, line: str, status: int, sent: int, seconds: float, request: Request | _core.PlainRequest | None = None
+) -> None:
     """Write a record."""
     if not logs_access():
         return

@@ -37,6 +37,7 @@ from manyhands.server._access import log_access, logs_access
 from manyhands.server._environ import environ_of
 from manyhands.server._errors import HandshakeRefused, WebSocketClosed
 from manyhands.server._file import Region
+from manyhands.server._request import Request
 from manyhands.server._response import ResponseFrame, error_response
 from manyhands.server._rules import CONTENT_LENGTH, rule_of
 from manyhands.server._spool import Spool
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from manyhands._core import Watch
     from manyhands._tasks._root import Root
     from manyhands.server._connection import Connection
-    from manyhands.server._request import Request
     from manyhands.server._server import Server
     from manyhands.server._source import Source
     from manyhands.server._websocket import WebSocket
@@ -76,43 +76,27 @@ class Answer:
         request: The request.
     """
 
-    __slots__ = (
-        "_by_steps",
-        "_connection",
-        "_conversation",
-        "_exchange",
-        "_failed",
-        "_full",
-        "_job",
-        "_region",
-        "_remote",
-        "_request",
-        "_sent",
-        "_server",
-        "_since",
-        "_source",
-        "_unsent",
-    )
+    # Most change few of these.
+    _exchange: Exchange | None = None  # None until the job has begun
+    _conversation: WebSocket | None = None
+    _failed = False  # the application raised
+    _job: Job[object] | None = None
+    _sent = 0
+    _full = False  # the client had no room for the last bytes
+    _unsent: Spool | None = None
+    _by_steps = False  # the job is at the response's pieces, and may let its thread go
+    _source: Source | None = None  # has no piece yet
+    _region: Region | None = None  # of a file, behind what is unsent
 
-    def __init__(self, server: Server, connection: Connection, request: Request) -> None:
+    def __init__(self, server: Server, connection: Connection, request: Request | _core.PlainRequest) -> None:
         self._server = server
         self._connection = connection
         self._request = request
         self._remote = connection.remote[0]
         self._since = monotonic()
-        self._exchange: Exchange | None = None  # None until the job has begun
-        self._conversation: WebSocket | None = None
-        self._failed = False  # the application raised
-        self._job: Job[object] | None = None
-        self._sent = 0
-        self._full = False  # the client had no room for the last bytes
-        self._unsent: Spool | None = None
-        self._by_steps = False  # the job is at the response's pieces, and may let its thread go
-        self._source: Source | None = None  # has no piece yet
-        self._region: Region | None = None  # of a file, behind what is unsent
 
     @property
-    def request(self) -> Request:
+    def request(self) -> Request | _core.PlainRequest:
         """What is answered."""
         return self._request
 
@@ -187,7 +171,7 @@ class Answer:
         server.pool.enqueue(
             self._run,
             owner=watch,
-            name=f"{request.method} {request.target.partition(b'?')[0].decode('ascii')}",
+            name=request.name,
             in_place=True,
             keep=False,
             on_sync=self._on_sync,
@@ -197,7 +181,7 @@ class Answer:
 
     def refuse(self, *, keep: bool) -> bytes:
         """Return the response to a request that was not taken."""
-        self._request.close()
+        self._close_request()
         response = self._unavailable(keep=keep)
         if self._server.access_log:
             self._log(HTTPStatus.SERVICE_UNAVAILABLE, len(response))
@@ -209,9 +193,12 @@ class Answer:
         server, connection = self._server, self._connection
         self._job = job = _core.current_job()
         assert job is not None
-        frame = ResponseFrame(self._request, keep_alive=not server.stopping)
+        request = self._request
+        frame = ResponseFrame(request, keep_alive=not server.stopping)
         self._exchange = exchange = Exchange(frame, self._send)
-        environ = environ_of(server.environ, self._request, connection.remote)
+        environ = (
+            environ_of(server.environ, request, connection.remote) if isinstance(request, Request) else request.environ
+        )
         if server.proxies is not None:
             server.proxies.apply(environ)
             self._remote = environ.get("REMOTE_ADDR", "")
@@ -231,6 +218,8 @@ class Answer:
             if self._region is not None:
                 return go_on_by_steps(job, self._pass_on(None))
         self._check_length()
+        if job._take_cleanup() is not None:  # noqa: SLF001 - what it would call is called here: its end needs no more Python
+            self._on_ended(job)
         return None
 
     def _pass_on(self, pieces: Generator[None] | None) -> Generator[object, JobStatus, None]:
@@ -419,7 +408,7 @@ class Answer:
                 code = exchange.frame.code
         if self._server.access_log and logs_access():
             self._log(code, self._sent)
-        self._request.close()
+        self._close_request()
         if self._region is not None:
             self._region.close()
         unsent, self._unsent = self._unsent, None
@@ -430,6 +419,10 @@ class Answer:
             unsent.close()  # it may have had a file
             unsent = None
         self._connection.on_job_ended(job, unsent, keep=keep)
+
+    def _close_request(self) -> None:
+        if isinstance(self._request, Request):
+            self._request.close()
 
     # Words.
 

@@ -107,6 +107,7 @@ class Connection:
         "_keep",
         "_lock",
         "_more",
+        "_read_size",
         "_reader",
         "_server",
         "_state",
@@ -140,6 +141,7 @@ class Connection:
         self._keep = True  # whether the connection is used again after this response
         self._deadline = Deadline(self._on_deadline)
         self._in_head = True  # the deadline is that of a head
+        self._read_size = HEAD_READ
         self._body_until: float | None = None  # when the body that comes has to be here
 
     def __repr__(self) -> str:
@@ -303,22 +305,33 @@ class Connection:
             self._on_hang_up()
 
     def _read(self) -> None:
-        reader = self._reader
-        much = reader.in_body or self._state == LINGERING
-        reset = False
         try:
-            data = self.wire.read(BODY_READ if much else HEAD_READ)
+            data = self.wire.read(self._read_size)
         except OSError:
-            data, reset = b"", True
-        if data is None:
-            return
-        if self._state == LINGERING:
-            if not data:
-                self._watch.remove()
+            self._on_end_of_input(reset=True)
             return
         if not data:
-            self._on_end_of_input(reset=reset)
+            if data is not None:
+                self._on_end_of_input(reset=False)
             return
+        if self._state == READING:
+            # Nearly every request comes alone, and is nothing special.
+            try:
+                request = self._reader.take_plain(data, self._server.environ, self.remote)
+            except Refused as refused:
+                self._refuse(refused)
+                return
+            if request is not None:
+                self._in_head = False
+                self._begin(request)
+                return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Parse these bytes, or keep them, or throw them away."""
+        if self._state == LINGERING:
+            return
+        reader = self._reader
         with self._lock:
             if self._conversation is not None:
                 self._conversation.take_in(data)
@@ -333,6 +346,9 @@ class Connection:
         self._proceed()
 
     def _on_end_of_input(self, *, reset: bool) -> None:
+        if self._state == LINGERING:
+            self._watch.remove()
+            return
         with self._lock:
             finish = self._state >= BUSY and self._server.half_close == "finish" and not reset
             if finish:
@@ -378,6 +394,7 @@ class Connection:
         limits = self._server.limits
         if reader.in_body:
             self._in_head = False
+            self._read_size = BODY_READ
             self._set_deadline(self._time_for_body())
             if reader.take_continue() and self.wire.write(CONTINUE) != len(CONTINUE):
                 self._watch.remove()
@@ -407,11 +424,12 @@ class Connection:
 
     # The strand: a request begins.
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request | _core.PlainRequest) -> None:
         """Make the request a job. READING again if it could not be taken, and the client was told."""
         self._keep = True
         self._body_until = None
-        self._more = self._reader.waiting > 0 or self._input_over
+        self._read_size = HEAD_READ
+        self._more = len(self._reader.unread) > 0 or self._input_over
         self._state = BUSY
         self._answer = answer = Answer(self._server, self, request)
         try:
@@ -421,7 +439,8 @@ class Connection:
                 keep = request.keep_alive and isinstance(error, QueueFull)
                 self._respond(answer.refuse(keep=keep), keep=keep)
         except (WatchRemoved, LoopClosed):
-            request.close()
+            if isinstance(request, Request):
+                request.close()
             self._take_back()
 
     def _take_back(self) -> bool:
@@ -527,7 +546,7 @@ class Connection:
         """Close; if the client may be sending still, not before it could read the response."""
         # Who said that this was the last request has nothing more to say; others may have more on its way.
         over = self._reader.over or self._server.stopping
-        if self._input_over or (over and not self._more and not self._reader.waiting):
+        if self._input_over or (over and not self._more and not self._reader.unread):
             self._watch.remove()
             return
         try:
@@ -536,6 +555,7 @@ class Connection:
             self._watch.remove()
             return
         self._state = LINGERING
+        self._read_size = BODY_READ
         self._set_deadline(LINGER)
 
     def _on_removed(self, watch: _core.Watch, reason: RemovalReason) -> None:  # noqa: ARG002 - the loop's signature

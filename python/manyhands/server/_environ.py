@@ -32,13 +32,24 @@ _LONGEST = 64
 
 
 def base_environ(host: str, port: int) -> Environ:
-    """Make what all requests of a server have in common."""
+    """Make what all requests of a server have in common.
+
+    The keys that each of them has, or nearly each, are there already: so a copy has room for them, and does not grow.
+    """
     return {
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": "/",
+        "RAW_URI": "/",
+        "PATH_INFO": "/",
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
         "SERVER_PORT": str(port),
         "SERVER_SOFTWARE": "manyhands",
+        "SERVER_PROTOCOL": "HTTP/1.1",
         "QUERY_STRING": "",
+        "HTTP_HOST": "",
+        "REMOTE_ADDR": "",
+        "REMOTE_PORT": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.errors": sys.stderr,
@@ -48,18 +59,24 @@ def base_environ(host: str, port: int) -> Environ:
         # The body is whole and its length is known, so that reading to the end is safe: what frameworks ask this key.
         "wsgi.input_terminated": True,
         "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input": None,
     }
 
 
-def environ_of(base: Environ, request: Request, remote: tuple[str, int] | None) -> Environ:
+def environ_of(base: Environ, request: Request, remote: tuple[str, int]) -> Environ:
     """Make the environ of a request.
 
     Args:
         base: What `base_environ` made; it is copied.
         request: Its body becomes `wsgi.input`.
-        remote: The client's address and port; None if it has none.
+        remote: The client's address and port; an empty one if it has none.
     """
     environ = base.copy()
+    if remote[0]:
+        environ["REMOTE_ADDR"] = remote[0]
+        environ["REMOTE_PORT"] = str(remote[1])
+    else:
+        del environ["REMOTE_ADDR"], environ["REMOTE_PORT"]
     target = request.target
     environ["REQUEST_METHOD"] = request.method
     environ["REQUEST_URI"] = environ["RAW_URI"] = target.decode("latin-1")
@@ -69,11 +86,20 @@ def environ_of(base: Environ, request: Request, remote: tuple[str, int] | None) 
     if b"%" in target:
         target = unquote_to_bytes(target)
     environ["PATH_INFO"] = target.decode("latin-1")
-    environ["SERVER_PROTOCOL"] = "HTTP/1.0" if request.http_10 else "HTTP/1.1"
+    if request.http_10:
+        environ["SERVER_PROTOCOL"] = "HTTP/1.0"
     environ["wsgi.input"] = io.BytesIO(request.body) if request.file is None else request.file
-    if remote is not None and remote[0]:
-        environ["REMOTE_ADDR"] = remote[0]
-        environ["REMOTE_PORT"] = str(remote[1])
+    _add_headers(environ, request)
+    if request.host is not None:
+        environ["HTTP_HOST"] = request.host.decode("latin-1")
+    else:
+        del environ["HTTP_HOST"]
+    if request.chunked:
+        environ["CONTENT_LENGTH"] = str(request.length)
+    return environ
+
+
+def _add_headers(environ: Environ, request: Request) -> None:
     for name, value in request.headers:
         key = _names.get(name)
         if key is None:
@@ -83,11 +109,6 @@ def environ_of(base: Environ, request: Request, remote: tuple[str, int] | None) 
             if key in environ:
                 text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
             environ[key] = text
-    if request.host is not None:
-        environ["HTTP_HOST"] = request.host.decode("latin-1")
-    if request.chunked:
-        environ["CONTENT_LENGTH"] = str(request.length)
-    return environ
 
 
 def _key_of(name: bytes) -> str:

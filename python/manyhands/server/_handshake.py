@@ -16,6 +16,7 @@ from manyhands.server._errors import HandshakeRefused
 from manyhands.server._websocket import WebSocket
 
 if TYPE_CHECKING:
+    from manyhands import _core
     from manyhands.server._request import Request
 
 __all__ = ["websocket"]
@@ -90,7 +91,7 @@ def websocket(
     return made
 
 
-def _shake_hands(protocol: ServerProtocol, request: Request) -> None:
+def _shake_hands(protocol: ServerProtocol, request: Request | _core.PlainRequest) -> None:
     """Let the protocol read the request, and make its answer.
 
     Raises:

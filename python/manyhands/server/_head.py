@@ -81,6 +81,11 @@ class Request:
     kept: int
     budget: Budget | None
 
+    @property
+    def name(self) -> str:
+        """The method and the path."""
+        return f"{self.method} {self.target.partition(b'?')[0].decode('ascii')}"
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target!r} with {self.length} bytes>"
 

@@ -8,6 +8,8 @@ httptools); there is no second opinion that somebody could play against it. What
   a feed never holds the end of one request and the beginning of the next, and the size of a head is known exactly. The
   cuts decide nothing: if they were at other places, the same requests would come out.
 * What llhttp does not check: the limits; and what is in a head, see `_head.py`.
+* A request as nearly all are, whole and alone in what was read, is taken by `take_plain`, which is compiled. It takes none that
+  llhttp would not take, and makes the same of it.
 * A request that asks for an upgrade is served as if it did not, which RFC 9110 (7.8) allows. llhttp leaves such a body
   to the new protocol, so a new parser is told its framing and reads on.
 
@@ -25,10 +27,11 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from manyhands import _core
 from manyhands._accept import SHORTAGE
 from manyhands.server._budget import FREE, Budget
 from manyhands.server._head import Headers, Refused, Request, read_headers, read_request_line
@@ -38,6 +41,8 @@ __all__ = ["CONTINUE", "Refused", "Request", "RequestReader"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What a client may wait for before it sends the body."""
+
+NO_MEMORY: Final = "there is no memory for the request"
 
 BLANK_LINE: Final = b"\r\n\r\n"
 
@@ -51,6 +56,9 @@ class RequestReader:
     Args:
         limits: `head_bytes`, `headers`, `body_bytes` and `body_memory` are kept here; the clock is not this class's business.
         budget: What the bodies of all connections may take of the memory; None for any.
+
+    Attributes:
+        unread: What was received and not parsed.
 
     Threads: one at a time.
     """
@@ -76,7 +84,7 @@ class RequestReader:
         "_request",
         "_skipped",
         "_tail",
-        "_unread",
+        "unread",
     )
 
     def __init__(self, limits: Limits, budget: Budget | None = None) -> None:
@@ -84,7 +92,7 @@ class RequestReader:
         self._budget = budget
         self._kept = 0  # bytes of it that the body at hand has
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
-        self._unread = b""
+        self.unread = b""
         self._over = False  # nothing more is taken: a request was refused, or the last one has come
         self._refusal: Refused | None = None
         self._head: bytes | bytearray = b""  # of the request at hand, as far as it was fed
@@ -104,17 +112,17 @@ class RequestReader:
     @property
     def waiting(self) -> int:
         """How many bytes were received and not parsed."""
-        return len(self._unread)
+        return len(self.unread)
 
     @property
     def waiting_requests(self) -> int:
         """How many requests wait among them, at most: a body may hold what looks like the end of a head."""
-        return self._unread.count(BLANK_LINE)
+        return self.unread.count(BLANK_LINE)
 
     @property
     def idle(self) -> bool:
         """Nothing of a request is here."""
-        return not self._head and self._request is None and not self._unread
+        return not self._head and self._request is None and not self.unread
 
     @property
     def in_body(self) -> bool:
@@ -129,7 +137,29 @@ class RequestReader:
     def receive(self, data: bytes) -> None:
         """Keep what the client sent."""
         if not self._over:
-            self._unread = self._unread + data if self._unread else data
+            self.unread = self.unread + data if self.unread else data
+
+    def take_plain(self, data: bytes, base: dict[str, Any], remote: tuple[str, int]) -> _core.PlainRequest | None:
+        """Read a whole request that is nothing special, if these bytes are one, and nothing of another is here.
+
+        None if they are not, or not a good one: then they are to be received.
+
+        Args:
+            data: What the client sent.
+            base: What `base_environ` made.
+            remote: The client's address and port; an empty one if it has none.
+
+        Raises:
+            Refused: there is no memory for it; the reader is over.
+        """
+        limits = self._limits
+        if self._head or self.unread or self._over or self._request is not None or len(data) > limits.head_bytes:
+            return None
+        try:
+            return _core.plain_request(data, base, limits.headers, remote)
+        except MemoryError:
+            self._end()
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, NO_MEMORY) from None
 
     def next_request(self) -> Request | None:
         """Parse on, and return the next request; None if it is not complete.
@@ -137,8 +167,8 @@ class RequestReader:
         Raises:
             Refused: once; the reader is over.
         """
-        while self._unread and not self._over:
-            if self._unread[0] < 33 and not self._head and self._request is None and not self._skip_blank_lines():
+        while self.unread and not self._over:
+            if self.unread[0] < 33 and not self._head and self._request is None and not self._skip_blank_lines():
                 break
             self._feed(self._cut())
             request = self._complete
@@ -155,11 +185,11 @@ class RequestReader:
         Raises:
             Refused: CR or LF alone, which llhttp would skip too.
         """
-        unread = self._unread
+        unread = self.unread
         start = 0
         while unread.startswith(b"\r\n", start):
             start += 2
-        self._unread = unread = unread[start:]
+        self.unread = unread = unread[start:]
         if unread.startswith((b"\r", b"\n")) and unread != b"\r":
             self._end()
             raise Refused(HTTPStatus.BAD_REQUEST, "a line ends in CR LF")
@@ -168,12 +198,12 @@ class RequestReader:
     def take_continue(self) -> bool:
         """Whether the client waits for `100 Continue` before it sends the body; True once."""
         wanted, self._expects_continue = self._expects_continue, False
-        begun = self._body or self._file is not None or self._fed or self._unread
+        begun = self._body or self._file is not None or self._fed or self.unread
         return wanted and self._request is not None and not begun
 
     def take_rest(self) -> bytes:
         """Give what was received and not parsed to somebody who speaks another protocol; the reader is over."""
-        rest = self._unread
+        rest = self.unread
         self._end()
         return rest
 
@@ -186,13 +216,13 @@ class RequestReader:
 
     def _cut(self) -> bytes:
         """Take from what was received at most to the end of the head, of the body, or of something in a chunked body."""
-        unread = self._unread
+        unread = self.unread
         sized = self._request is not None and not self._chunked
         end = self._left if sized else self._behind_blank_line(unread)
         if end >= len(unread):
-            self._unread = b""
+            self.unread = b""
             return unread
-        self._unread = unread[end:]
+        self.unread = unread[end:]
         return unread[:end]
 
     def _behind_blank_line(self, unread: bytes) -> int:
@@ -245,12 +275,12 @@ class RequestReader:
         if not isinstance(error, HttpParserCallbackError):
             return Refused(HTTPStatus.BAD_REQUEST, str(error))
         if isinstance(error.__context__, MemoryError):
-            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "there is no memory for the request")
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, NO_MEMORY)
         return error  # a mistake of ours
 
     def _end(self) -> None:
         self._over = True
-        self._unread = b""
+        self.unread = b""
         self._body = b""
         self._give_back()
         if self._file is not None:
@@ -270,7 +300,7 @@ class RequestReader:
 
         The head was read; if a body follows it, the new parser is told its framing by a head of ours first.
         """
-        self._unread = rest + self._unread
+        self.unread = rest + self.unread
         self._parser = HttpRequestParser(self)
         if not self._skipped:
             return

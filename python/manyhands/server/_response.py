@@ -11,18 +11,22 @@ Source: RFC 9112 (HTTP/1.1), RFC 9110 (HTTP semantics).
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from time import monotonic
 from typing import Final
 
+from manyhands import _core
 from manyhands.server._request import Request
 from manyhands.server._rules import CONTENT_LENGTH, HOP_BY_HOP, broken
 
-__all__ = ["LAST_CHUNK", "ResponseFrame", "error_response"]
+__all__ = ["LAST_CHUNK", "ONE_COPY", "ResponseFrame", "error_response"]
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+
+ONE_COPY: Final = 65_536
+"""A body up to this size is copied behind its head and sent with it; beyond it a second system call costs less."""
 
 NO_CONTENT: Final = 204
 EMPTY: Final = frozenset({NO_CONTENT, 304})
@@ -90,7 +94,7 @@ class _Stamp:
     __slots__ = ("expires", "lines")
 
     def __init__(self) -> None:
-        self.expires = time.monotonic() + 1.0
+        self.expires = monotonic() + 1.0
         self.lines = f"{SERVER}Date: {formatdate(usegmt=True)}\r\n"
 
 
@@ -99,7 +103,7 @@ _stamp = _Stamp()
 
 def _stamp_of_now() -> _Stamp:
     global _stamp  # noqa: PLW0603 - one of the process; whoever replaces it puts a whole one there
-    if time.monotonic() >= _stamp.expires:
+    if monotonic() >= _stamp.expires:
         _stamp = _Stamp()
     return _stamp
 
@@ -122,32 +126,41 @@ class ResponseFrame:
     Source: RFC 9112, 6 and 7.
     """
 
-    __slots__ = (
-        "_announced",
-        "_chunked",
-        "_closes",
-        "_common",
-        "_http_10",
-        "_left",
-        "bodiless",
-        "code",
-        "excess",
-        "head_only",
-        "keep_alive",
-        "short",
-    )
+    # Most responses change none of these.
+    _announced: int | None = None  # the application's Content-Length
+    _chunked = False
+    _closes = False
+    _common = ""  # the lines that every response has
+    _left: int | None = 0  # bytes that are still to come; None if that is not known
+    code = 0
+    bodiless = False
+    excess = False
+    short = False
 
-    def __init__(self, request: Request, *, keep_alive: bool = True) -> None:
+    def __init__(self, request: Request | _core.PlainRequest, *, keep_alive: bool = True) -> None:
         self.head_only = request.method == "HEAD"
         self._http_10 = request.http_10
-        self._announced: int | None = None  # the application's Content-Length
-        self._chunked = False
-        self._closes = False
-        self._common = ""  # the lines that every response has
-        self._left: int | None = 0  # bytes that are still to come; None if that is not known
         self.keep_alive = keep_alive and request.keep_alive
-        self.code = 0
-        self.bodiless = self.excess = self.short = False
+
+    def whole(self, status: str, headers: list[tuple[str, str]], body: object, *, known: bool) -> bytes | None:
+        """Write the whole of a short response whose head is nothing special; of any other None, and nothing has changed.
+
+        Args:
+            status: As "200 OK".
+            headers: As for `head`.
+            body: Everything, or a first piece that may be.
+            known: It is everything. Else the application's Content-Length has to say so.
+        """
+        if self._http_10 or self.head_only or not self.keep_alive:
+            return None
+        stamp = _stamp
+        if monotonic() >= stamp.expires:
+            stamp = _stamp_of_now()
+        made = _core.plain_response(status, headers, body, stamp.lines, known, ONE_COPY)
+        if made is None:
+            return None
+        data, self.code = made
+        return data
 
     def head(self, status: str, headers: Iterable[tuple[str, str]], length: int | None = None) -> bytes:
         """Write the head and decide on the framing.

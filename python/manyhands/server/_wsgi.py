@@ -14,16 +14,17 @@ traceback in the log.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from manyhands.errors import JobStopped
 from manyhands.server._django import end_request, is_response
 from manyhands.server._environ import Environ
 from manyhands.server._file import FileWrapper, Region
 from manyhands.server._iter_async import is_async, iter_async
-from manyhands.server._response import ResponseFrame
+from manyhands.server._response import ONE_COPY, ResponseFrame
 from manyhands.server._rules import APPLICATION, BYTES, START_RESPONSE, broken
 
 __all__ = ["Application", "Exchange"]
@@ -42,8 +43,10 @@ class StartResponse(Protocol):
 
 Application = Callable[[Environ, Any], Iterable[bytes] | AsyncIterable[bytes]]
 
-ONE_COPY: Final = 65_536
-"""A body up to this size is copied behind its head and sent with it; beyond it a second system call costs less."""
+WHOLE: Final = (list, tuple)
+"""What a body that is here in full is."""
+
+_END: Final = object()
 
 
 class Send(Protocol):
@@ -80,17 +83,17 @@ class Exchange:
     Threads: those that run the job, one at a time.
     """
 
-    __slots__ = ("_headers", "_send", "_status", "complete", "djangos", "frame", "head_sent", "taken")
+    # Most change few of these.
+    _status: str | None = None
+    _headers: Headers = []  # noqa: RUF012 - it is replaced, and never added to
+    head_sent = False
+    complete = False
+    taken = False
+    djangos = False
 
     def __init__(self, frame: ResponseFrame, send: Send) -> None:
         self.frame = frame
         self._send = send
-        self._status: str | None = None
-        self._headers: Headers = []
-        self.head_sent = False
-        self.complete = False
-        self.taken = False
-        self.djangos = False
 
     def take(self, code: int) -> None:
         """Somebody else gives the response, the whole of it, and the connection is not used again.
@@ -120,21 +123,29 @@ class Exchange:
         except JobStopped:
             end_request(app)
             raise
-        if is_async(result):
+        whole = isinstance(result, WHOLE)
+        if not whole and is_async(result):
             result = iter_async(result)
         if self.taken:
             _close(result)
             return None
-        if isinstance(result, list | tuple) and not self.head_sent:
-            try:
-                self._send_whole(result)
-            finally:
-                _close(result)
-            return None
+        pieces: Iterable[bytes] = result
+        if not self.head_sent:
+            if whole:
+                try:
+                    self._send_whole(result)
+                finally:
+                    _close(result)
+                return None
+            if isinstance(result, FileWrapper) and (region := result.region()) is not None:
+                return self._send_file(result, region)
+            if self._announces_length():
+                rest = self._send_if_one_piece(result)
+                if rest is None:
+                    return None
+                pieces = rest
         self.djangos = is_response(result)
-        if isinstance(result, FileWrapper) and not self.head_sent and (region := result.region()) is not None:
-            return self._send_file(result, region)
-        return self._send_pieces(result)
+        return self._send_pieces(pieces, result)
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -183,6 +194,8 @@ class Exchange:
         """Send a body that is here in full, with its length."""
         if len(pieces) == 1:
             body = pieces[0]
+            if self._send_at_once(body, known=True):
+                return
             _check_piece(body)
         else:
             try:
@@ -208,7 +221,46 @@ class Exchange:
             self._send(head, final=True)
         self.complete = True
 
-    def _send_pieces(self, pieces: Iterable[bytes]) -> Generator[None]:
+    def _send_at_once(self, body: object, *, known: bool) -> bool:
+        """Send a short response whose head is nothing special, head and body in one: see `ResponseFrame.whole`."""
+        if self._status is None:
+            return False
+        data = self.frame.whole(self._status, self._headers, body, known=known)
+        if data is None:
+            return False
+        self.head_sent = True
+        self._send(data, final=True)
+        self.complete = True
+        return True
+
+    def _announces_length(self) -> bool:
+        try:
+            return any(name.lower() == "content-length" for name, _ in self._headers)
+        except (AttributeError, TypeError, ValueError):
+            return False  # they are no headers: writing the head will say so
+
+    def _send_if_one_piece(self, result: Iterable[bytes]) -> Iterable[bytes] | None:
+        """Send a body whose first piece is all that was announced, as most bodies are that are no list.
+
+        Returns:
+            What is left to iterate; None if that is nothing.
+        """
+        try:
+            pieces = _iterate(result)
+            piece = next(pieces, _END)
+            if isinstance(piece, bytes) and piece and self._send_at_once(piece, known=False):
+                piece = next(pieces, _END)
+        except BaseException:
+            _close(result)
+            raise
+        if piece is not _END:
+            return itertools.chain((cast("bytes", piece),), pieces)
+        if self.complete:
+            _close(result)
+            return None
+        return pieces
+
+    def _send_pieces(self, pieces: Iterable[bytes], result: object) -> Generator[None]:
         """Send each piece when it comes. The head waits for the first one, as until then it may be replaced."""
         frame = self.frame
         try:
@@ -228,7 +280,7 @@ class Exchange:
                 self._send(tail, final=True)
             self.complete = True
         finally:
-            _close(pieces)
+            _close(result)
 
     def _send_file(self, wrapper: FileWrapper, region: Region) -> Generator[None]:
         """Send the rest of a file, with its length."""

@@ -22,6 +22,7 @@ impl JobCore {
         let (this, py) = (slf.get(), slf.py());
         let Some(owned) = this.owned() else { return Ok(()) };
         if when_writable {
+            this.late(|late| late.watched = true);
             python!(py, "manyhands._running", "visit_when_writable")?.call1((slf, number, value))?;
             return Ok(());
         }
