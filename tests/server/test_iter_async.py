@@ -94,6 +94,33 @@ def test_an_async_generator_may_be_returned_as_it_is(start_server):
             assert sock.ask()[2] == b"one, two"
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["itself", "behind middleware"])
+def test_one_whose_length_is_announced_holds_no_thread_before_its_first_piece(start_server, wrapped):
+    """The server asks for the first piece at once, to send it with the head."""
+    go_on = mh.Event()
+
+    async def pieces():
+        await go_on.wait()
+        yield b"whole"
+
+    def view(environ, start_response):
+        if environ["PATH_INFO"] == "/health":
+            return hello(environ, start_response)
+        start_response("200 OK", [*TEXT, ("Content-Length", "5")])
+        result = iter_async(pieces())
+        return (piece for piece in result) if wrapped else result
+
+    server = start_server(view, threads=1)
+    with connect(server) as sock:
+        sock.sendall(get(b"/"))
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
+        assert server.pool.stats().busy == 0
+        assert ask(server, "/health") == (200, b"/health")
+        go_on.set()
+        assert sock.response()[2] == b"whole"
+        assert sock.ask(b"/health")[2] == b"/health"
+
+
 def test_one_piece_is_made_ahead_of_a_client_that_reads_nothing(start_server):
     """FAULT 15. What the kernel takes, one in hand, and one ahead."""
     view = Counting(size=65_536)

@@ -140,17 +140,27 @@ class Answer:
 
     def park(self, source: Source) -> bool:
         """The source has nothing yet, and gives an empty piece: the job is to wait until it has. False if it cannot."""
-        if not self._by_steps or self._source is not None:
+        if not self._may_park or self._source is not None:
             return False
         self._source = source
         return True
 
     def wait_with(self, source: Source | None) -> None:
         """The job's thread waits for the source, which cannot be parked; None: no more."""
-        if not self._by_steps:
+        if not self._may_park:
             self._source = source
             if source is not None and self._server.stopping:
                 source.on_server_stopping()
+
+    @property
+    def _may_park(self) -> bool:
+        exchange = self._exchange
+        return self._by_steps or (exchange is not None and exchange.begins and not self._pins(exchange))
+
+    def _pins(self, exchange: Exchange) -> bool:
+        """Whether a response in pieces stays on its thread."""
+        server = self._server
+        return server.pin_responses or (exchange.djangos and server.limits.pin_responses is None)
 
     # The strand.
 
@@ -206,7 +216,7 @@ class Answer:
         environ["manyhands.connection"] = connection
         try:
             pieces = exchange.run(server.app, environ)
-            pin = server.pin_responses or (exchange.djangos and server.limits.pin_responses is None)
+            pin = pieces is not None and self._pins(exchange)
             if pieces is not None and pin:
                 self._pass_on_pinned(pieces)
         except BaseException as error:  # noqa: BLE001 - it is told and logged there

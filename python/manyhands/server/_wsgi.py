@@ -79,6 +79,7 @@ class Exchange:
         complete: Every byte of the response was given to `send`.
         taken: The response was given by somebody else, and what the application answers is thrown away.
         djangos: A response in pieces is Django's, which has to stay on one thread.
+        begins: `run` asks for the first piece, and a source that has none yet may give an empty one.
 
     Threads: those that run the job, one at a time.
     """
@@ -90,6 +91,7 @@ class Exchange:
     complete = False
     taken = False
     djangos = False
+    begins = False
 
     def __init__(self, frame: ResponseFrame, send: Send) -> None:
         self.frame = frame
@@ -139,12 +141,12 @@ class Exchange:
                 return None
             if isinstance(result, FileWrapper) and (region := result.region()) is not None:
                 return self._send_file(result, region)
+            self.djangos = is_response(result)
             if self._announces_length():
                 rest = self._send_if_one_piece(result)
                 if rest is None:
                     return None
                 pieces = rest
-        self.djangos = is_response(result)
         return self._send_pieces(pieces, result)
 
     def start_response(
@@ -247,7 +249,9 @@ class Exchange:
         """
         try:
             pieces = _iterate(result)
+            self.begins = True
             piece = next(pieces, _END)
+            self.begins = False
             if isinstance(piece, bytes) and piece and self._send_at_once(piece, known=False):
                 piece = next(pieces, _END)
         except BaseException:
