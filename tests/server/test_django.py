@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -326,6 +327,26 @@ def test_a_stream_reads_the_database_row_by_row_on_one_thread(shop, start_server
     assert len(notes.threads) == many_items
     assert {thread for _, thread in signals[:2]} == set(notes.threads)
     assert notes.failed == []
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, wrapped], ids=["plain", "wrapped"])
+def test_a_file_is_closed_by_its_view_s_thread_while_the_client_takes_its_time(shop, start_server, signals, wrap):
+    """The end of the request, which closes database connections, is its thread's business, whatever sends the file."""
+    from django.conf import settings
+
+    big = Path(settings.MEDIA_ROOT, "big")
+    big.parent.mkdir(parents=True, exist_ok=True)
+    with big.open("wb") as file:
+        file.truncate(200 << 20)
+    try:
+        server = start_server(wrap(shop), threads=3)
+        with connect(server) as sock:
+            sock.sendall(get(b"/media/big"))
+            wait_until(lambda: server.pool.stats().syncing_parked == 1)
+            assert [what for what, _ in signals] == ["started", "finished"]
+            assert len({thread for _, thread in signals}) == 1
+    finally:
+        big.unlink()
 
 
 @pytest.fixture

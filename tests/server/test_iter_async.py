@@ -95,13 +95,14 @@ def test_an_async_generator_may_be_returned_as_it_is(start_server):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["itself", "behind middleware"])
-def test_one_whose_length_is_announced_holds_no_thread_before_its_first_piece(start_server, wrapped):
+def test_one_whose_length_is_announced_holds_no_thread_around_its_only_piece(start_server, wrapped):
     """The server asks for the first piece at once, to send it with the head."""
-    go_on = mh.Event()
+    go_on, end = mh.Event(), mh.Event()
 
     async def pieces():
         await go_on.wait()
         yield b"whole"
+        await end.wait()
 
     def view(environ, start_response):
         if environ["PATH_INFO"] == "/health":
@@ -118,6 +119,10 @@ def test_one_whose_length_is_announced_holds_no_thread_before_its_first_piece(st
         assert ask(server, "/health") == (200, b"/health")
         go_on.set()
         assert sock.response()[2] == b"whole"
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
+        assert server.pool.stats().busy == 0, "it waits for what comes behind its only piece, and with the thread"
+        assert ask(server, "/health") == (200, b"/health")
+        end.set()
         assert sock.ask(b"/health")[2] == b"/health"
 
 

@@ -6,16 +6,23 @@ All bytes that the tests of the readers have are compared as well: see `agree_on
 
 from __future__ import annotations
 
+import gc
+import importlib.util
+import logging
+import math
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzzing import examples
-from manyhands.server import Limits
+from manyhands.server import Limits, _response
 from manyhands.server._request import RequestReader
 from manyhands.server._response import ResponseFrame
 from reading import GET, OLD, POST, agree_on_plain, read_one
-from serving import connect
+from serving import connect, hello
+from support import wait_until
 
 BROWSER = (
     b"GET /a/b?c=d&e=%20 HTTP/1.1\r\nHost: example.com:8080\r\nConnection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\n"
@@ -26,7 +33,7 @@ CURL = b"GET / HTTP/1.1\r\nHost: [::1]:80\r\nUser-Agent: curl/8.5.0\r\nAccept: *
 PLAIN = {
     "wrk": b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n",
     "curl": CURL,
-    "browser": BROWSER.replace(b"%20", b"x"),
+    "browser": BROWSER,
     "head": b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n",
     "blanks": b"GET / HTTP/1.1\r\nHost:h\r\nX-One: \t a  b \t\r\nEmpty:\r\n\r\n",
     "dropped": b"GET / HTTP/1.1\r\nHost: h\r\nX_User: root\r\nProxy: evil\r\n\r\n",
@@ -155,6 +162,13 @@ def test_a_few_bytes_more_or_less_never_make_two_requests_of_one(data, draw):
 # Responses.
 
 
+@pytest.fixture(autouse=True)
+def one_date(monkeypatch):
+    """Two heads are written one after the other: no second passes in between."""
+    monkeypatch.setattr(_response, "_stamp", _response._Stamp())
+    _response._stamp.expires = math.inf
+
+
 def in_parts(status: str, headers: list[tuple[str, str]], body: bytes, length: int | None) -> bytes | None:
     """The response that is written in parts; None if something is wrong with it."""
     frame = ResponseFrame(read_one(GET))
@@ -225,6 +239,13 @@ def test_what_most_applications_answer_is_written_in_one(status, known):
     assert ResponseFrame(read_one(GET)).whole(status, headers, b"abc", known=known) is not None
 
 
+class Shown(list):
+    """A list that shows others than it has."""
+
+    def __iter__(self):
+        return iter([("X", "shown")])
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
@@ -235,6 +256,8 @@ def test_what_most_applications_answer_is_written_in_one(status, known):
         ("200 OK", [("X", "a\r\nSet-Cookie: b")], b"abc"),
         ("200 OK", [["X", "y"]], b"abc"),
         ("200 OK", [("X", b"y")], b"abc"),
+        ("200 OK", Shown([("X", "stored")]), b"abc"),
+        ("200 OK", (("X", "y"),), b"abc"),
         ("200 OK", [], bytearray(b"abc")),
         ("200 OK", [], bytes(65_537)),
     ],
@@ -325,4 +348,80 @@ def test_what_are_no_headers_is_said_of_an_iterable_too(start_server, caplog, he
         assert sock.ask()[0] == 500
     server.stop()
     assert "breaks PEP 3333" in caplog.text
+    caplog.clear()
+
+
+def test_the_environ_is_not_kept_while_the_response_waits(start_server):
+    """What frameworks put into it goes when the application lets go of it, and not when a slow client has the response."""
+
+    class Kept:
+        pass
+
+    kept = []
+
+    def view(environ, start_response):
+        environ["kept"] = thing = Kept()
+        kept.append(weakref.ref(thing))
+        start_response("200 OK", [])
+        return (bytes(1 << 20) for _ in range(100))
+
+    server = start_server(view)
+    with connect(server) as sock:
+        sock.sendall(GET)
+        wait_until(lambda: server.pool.stats().syncing_parked == 1)
+        gc.collect()
+        assert kept[0]() is None
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("_testcapi") is None, reason="this interpreter has nothing of its own tests"
+)
+def test_without_memory_a_request_is_refused_and_nothing_panics(subprocess_python):
+    """FAULT 18. Whichever of its allocations fails."""
+    done = subprocess_python(WITHOUT_MEMORY)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"Refused", "PlainRequest"}
+
+
+WITHOUT_MEMORY = """
+import _testcapi
+from manyhands.server import Limits
+from manyhands.server._environ import base_environ
+from manyhands.server._request import RequestReader
+base, remote = base_environ("h", 1), ("1.2.3.4", 5)
+data = b"GET /abc?d HTTP/1.1\\r\\nHost: h\\r\\nX-Long: " + b"y" * 9000 + b"\\r\\nUser-Agent: z\\r\\n\\r\\n"
+RequestReader(Limits()).take_plain(data, base, remote)
+seen = []
+for number in range(1, 60):
+    reader = RequestReader(Limits())
+    _testcapi.set_nomemory(number, number + 1)
+    try:
+        found = reader.take_plain(data, base, remote)
+    except BaseException as error:
+        found = error
+    finally:
+        _testcapi.remove_mem_hooks()
+    seen.append(type(found).__name__)
+print(*seen)
+"""
+
+
+def test_an_access_log_that_raises_is_logged_and_the_connection_goes_on(start_server, caplog):
+    class Broken(logging.Handler):
+        def handle(self, record):
+            raise ValueError("no disk")
+
+    logger = logging.getLogger("manyhands.access")
+    handler, level = Broken(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        server = start_server(hello)
+        with connect(server) as sock:
+            assert sock.ask()[0] == sock.ask()[0] == 200
+        server.stop()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert "access log raised" in caplog.text
     caplog.clear()

@@ -101,9 +101,8 @@ impl<T> RwLock<T> {
 
 /// A condition to wait for under a [`Mutex`].
 ///
-/// std's notifies with a system call each time, whether anybody waits or not, so the waiters are counted here. Who
-/// changes the condition under the mutex, and notifies after that, finds everybody who waits for it: the count goes up
-/// under the mutex, and so before the change, or its thread has seen the change. Relaxed is enough for that.
+/// std's notifies with a system call each time, whether anybody waits or not, so the waiters are counted here. Whoever
+/// notifies has changed the condition under the mutex.
 #[derive(Debug, Default)]
 pub struct Condvar {
     condition: imp::Condvar,
@@ -117,6 +116,8 @@ impl Condvar {
     }
 
     fn has_waiters(&self) -> bool {
+        // ORDER: Relaxed here and below; the mutex orders the count. It goes up under the mutex: before the change of the
+        // condition, which the caller made under it too, or after it, and then by a thread that has seen the change.
         self.waiting.load(atomic::Ordering::Relaxed) > 0
     }
 

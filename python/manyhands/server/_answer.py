@@ -191,7 +191,7 @@ class Answer:
 
     def refuse(self, *, keep: bool) -> bytes:
         """Return the response to a request that was not taken."""
-        self._close_request()
+        self._request.close()
         response = self._unavailable(keep=keep)
         if self._server.access_log:
             self._log(HTTPStatus.SERVICE_UNAVAILABLE, len(response))
@@ -206,9 +206,10 @@ class Answer:
         request = self._request
         frame = ResponseFrame(request, keep_alive=not server.stopping)
         self._exchange = exchange = Exchange(frame, self._send)
-        environ = (
-            environ_of(server.environ, request, connection.remote) if isinstance(request, Request) else request.environ
-        )
+        if isinstance(request, _core.PlainRequest):
+            environ = request.take_environ()
+        else:
+            environ = environ_of(server.environ, request, connection.remote)
         if server.proxies is not None:
             server.proxies.apply(environ)
             self._remote = environ.get("REMOTE_ADDR", "")
@@ -228,8 +229,11 @@ class Answer:
             if self._region is not None:
                 return go_on_by_steps(job, self._pass_on(None))
         self._check_length()
-        if job._take_cleanup() is not None:  # noqa: SLF001 - what it would call is called here: its end needs no more Python
-            self._on_ended(job)
+        if job._take_cleanup() is not None:  # noqa: SLF001 - its end needs no more Python then
+            try:
+                self._on_ended(job)
+            except BaseException:
+                logger.exception("%s: its end raised", self._what())
         return None
 
     def _pass_on(self, pieces: Generator[None] | None) -> Generator[object, JobStatus, None]:
@@ -241,16 +245,12 @@ class Answer:
         try:
             try:
                 for _ in pieces or (None,):
-                    if exchange.complete and self._region is None:
-                        continue  # what is left over needs no thread
-                    if self._region is None:  # of a file the kernel keeps no copy
-                        self._connection.wire.bound_unsent()
-                    while self._write_on():
-                        timeout = self._server.limits.body_gap_timeout
-                        wish = SYNC(timeout=timeout) if self._full else CHECKING_IN
-                        if (yield wish) is STOPPING:
-                            raise JobStopped(job.reason)
                     source = self._source
+                    if exchange.complete and self._region is None:
+                        if source is None:
+                            continue  # what is left over needs no thread
+                    else:
+                        yield from self._write_out(job)
                     if (yield CHECKING_IN if source is None else SYNC(source, timeout=None)) is STOPPING:
                         raise JobStopped(job.reason)
                     self._source = None
@@ -262,6 +262,15 @@ class Answer:
         except BaseException as error:  # noqa: BLE001 - it is told and logged there
             self._explain(error)
         self._check_length()
+
+    def _write_out(self, job: Job[object]) -> Generator[object, JobStatus, None]:
+        """Write what there is; wait while the client has no room for it."""
+        if self._region is None:  # of a file the kernel keeps no copy
+            self._connection.wire.bound_unsent()
+        while self._write_on():
+            timeout = self._server.limits.body_gap_timeout
+            if (yield SYNC(timeout=timeout) if self._full else CHECKING_IN) is STOPPING:
+                raise JobStopped(job.reason)
 
     def _pass_on_pinned(self, pieces: Generator[None]) -> None:
         """Go from piece to piece, and keep what the client has no room for."""
@@ -418,7 +427,7 @@ class Answer:
                 code = exchange.frame.code
         if self._server.access_log and logs_access():
             self._log(code, self._sent)
-        self._close_request()
+        self._request.close()
         if self._region is not None:
             self._region.close()
         unsent, self._unsent = self._unsent, None
@@ -429,10 +438,6 @@ class Answer:
             unsent.close()  # it may have had a file
             unsent = None
         self._connection.on_job_ended(job, unsent, keep=keep)
-
-    def _close_request(self) -> None:
-        if isinstance(self._request, Request):
-            self._request.close()
 
     # Words.
 
@@ -449,4 +454,7 @@ class Answer:
         return f"{request.method} {request.target.decode('ascii')} HTTP/1.{0 if request.http_10 else 1}"
 
     def _log(self, code: int, sent: int) -> None:
-        log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)
+        try:
+            log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)
+        except Exception:  # a handler of the user's: the connection goes on
+            logger.exception("%s: its line in the access log raised", self._what())

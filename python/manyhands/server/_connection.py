@@ -439,8 +439,7 @@ class Connection:
                 keep = request.keep_alive and isinstance(error, QueueFull)
                 self._respond(answer.refuse(keep=keep), keep=keep)
         except (WatchRemoved, LoopClosed):
-            if isinstance(request, Request):
-                request.close()
+            request.close()
             self._take_back()
 
     def _take_back(self) -> bool:

@@ -79,7 +79,7 @@ class Exchange:
         complete: Every byte of the response was given to `send`.
         taken: The response was given by somebody else, and what the application answers is thrown away.
         djangos: A response in pieces is Django's, which has to stay on one thread.
-        begins: `run` asks for the first piece, and a source that has none yet may give an empty one.
+        begins: `run` asks for the first pieces, and a source that has none yet may give an empty one.
 
     Threads: those that run the job, one at a time.
     """
@@ -132,6 +132,7 @@ class Exchange:
             _close(result)
             return None
         pieces: Iterable[bytes] = result
+        self.djangos = not whole and is_response(result)
         if not self.head_sent:
             if whole:
                 try:
@@ -141,7 +142,6 @@ class Exchange:
                 return None
             if isinstance(result, FileWrapper) and (region := result.region()) is not None:
                 return self._send_file(result, region)
-            self.djangos = is_response(result)
             if self._announces_length():
                 rest = self._send_if_one_piece(result)
                 if rest is None:
@@ -250,10 +250,12 @@ class Exchange:
         try:
             pieces = _iterate(result)
             self.begins = True
-            piece = next(pieces, _END)
-            self.begins = False
-            if isinstance(piece, bytes) and piece and self._send_at_once(piece, known=False):
+            try:
                 piece = next(pieces, _END)
+                if isinstance(piece, bytes) and piece and self._send_at_once(piece, known=False):
+                    piece = next(pieces, _END)
+            finally:
+                self.begins = False
         except BaseException:
             _close(result)
             raise

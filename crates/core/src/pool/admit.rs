@@ -156,7 +156,7 @@ impl<P: Payload> Pool<P> {
         state.counts.queued -= 1;
         state.counts.submitted -= 1;
         self.one_fewer(&state);
-        self.made_room(&state);
+        self.made_room();
         drop(state);
         Some(record.payload)
     }
@@ -193,17 +193,13 @@ impl<P: Payload> Pool<P> {
             if left.is_some_and(|left| left.is_zero()) {
                 return false;
             }
-            state.room_waiters += 1;
             state = self.room.wait(state, left);
-            state.room_waiters -= 1;
         }
     }
 
     /// A job has left the queue, or a thread has become free.
-    pub(crate) fn made_room(&self, state: &State<P>) {
-        if state.room_waiters > 0 {
-            self.room.notify_all();
-        }
+    pub(crate) fn made_room(&self) {
+        self.room.notify_all();
     }
 
     /// A thread could not be started.

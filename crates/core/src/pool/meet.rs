@@ -82,7 +82,7 @@ impl<P: Payload> Pool<P> {
             record.place = place;
         }
         self.give_slot(state, job);
-        self.made_room(state);
+        self.made_room();
     }
 
     /// On the job's thread: whether another job waits for a thread, and would get it before this one.

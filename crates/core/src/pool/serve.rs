@@ -127,7 +127,7 @@ impl<P: Payload> Pool<P> {
         if !here && !counted {
             self.fill_slot(state, &job);
         }
-        self.made_room(state);
+        self.made_room();
         Taken::Job(job, payload)
     }
 
@@ -214,7 +214,7 @@ impl<P: Payload> Pool<P> {
         }
         state.shift(job, end);
         let (payload, evicted) = self.retire(&mut state, job);
-        self.made_room(&state);
+        self.made_room();
         let call = self.call(&mut state, Lane::Jobs);
         Ended { payload, evicted, call }
     }

@@ -133,8 +133,6 @@ pub(crate) struct State<P> {
     pub(crate) reserved: usize,
     /// Threads of the pool that wait for the end of a job of the pool.
     pub(crate) waiting: usize,
-    /// Threads that wait for room in the queue.
-    pub(crate) room_waiters: usize,
     pub(crate) next_number: u64,
     pub(crate) counts: Counts,
     pub(crate) wait_times: [u64; BUCKETS],
@@ -160,7 +158,6 @@ impl<P> State<P> {
             slow_busy: 0,
             reserved: 0,
             waiting: 0,
-            room_waiters: 0,
             next_number: 1,
             counts: Counts::default(),
             wait_times: [0; BUCKETS],

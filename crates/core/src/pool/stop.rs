@@ -66,7 +66,7 @@ impl<P: Payload> Pool<P> {
             }
             state.shift(&job, next);
             state.errands.push_back(Errand::Conclude(token));
-            self.made_room(state);
+            self.made_room();
             let calls =
                 Calls { errands: self.call(state, Lane::Errands), jobs: self.call(state, Lane::Jobs), sooner: false };
             return (Stopped::Never, calls);

@@ -20,6 +20,7 @@
 
 #![cfg(loom)]
 
+mod conditions;
 mod fake_poller;
 mod handing_over;
 mod jobs;
