@@ -32,31 +32,26 @@ def thread_main(pools: list[ThreadPool], lane: int, name: str) -> None:
 def serve(worker: _core.Worker) -> None:
     """Run what the pool has, until it has nothing more for this thread."""
     try:
-        _serve(worker)
+        while (call := worker.take()) is not None:
+            function, args, kwargs = call
+            try:
+                value = function(*args, **kwargs) if kwargs else function(*args)
+            except BaseException as error:  # noqa: BLE001 - it is the job's
+                job = worker.failed(error)
+            else:
+                job = worker.returned(value)
+                value = None
+            # Nothing of a job may be held while the thread waits for the next.
+            call = function = args = kwargs = None  # type: ignore[assignment]
+            if job is not None:
+                end(job)
+                job = None
     except BaseException as error:
         # Ctrl-C between two of the worker's calls, on a thread that is not the pool's: the job must not stay half done.
         job = worker.interrupted(error)
         if job is not None:
             end(job)
         raise
-
-
-def _serve(worker: _core.Worker) -> None:
-    take, returned, failed = worker.take, worker.returned, worker.failed
-    while (call := take()) is not None:
-        function, args, kwargs = call
-        try:
-            value = function(*args, **kwargs) if kwargs else function(*args)
-        except BaseException as error:  # noqa: BLE001 - it is the job's
-            job = failed(error)
-        else:
-            job = returned(value)
-            value = None
-        # Nothing of a job may be held while the thread waits for the next.
-        call = function = args = kwargs = None  # type: ignore[assignment]
-        if job is not None:
-            end(job)
-            job = None
 
 
 def call_hooked(

@@ -228,7 +228,6 @@ class Answer:
                 return go_on_by_steps(job, self._pass_on(pieces))
             if self._region is not None:
                 return go_on_by_steps(job, self._pass_on(None))
-        self._check_length()
         if job._take_cleanup() is not None:  # noqa: SLF001 - its end needs no more Python then
             try:
                 self._on_ended(job)
@@ -261,7 +260,6 @@ class Answer:
             raise
         except BaseException as error:  # noqa: BLE001 - it is told and logged there
             self._explain(error)
-        self._check_length()
 
     def _write_out(self, job: Job[object]) -> Generator[object, JobStatus, None]:
         """Write what there is; wait while the client has no room for it."""
@@ -333,17 +331,13 @@ class Answer:
         code = HTTPStatus.INTERNAL_SERVER_ERROR
         self._answer_error(exchange, error_response(code, head_only=exchange.frame.head_only), code)
 
-    def _check_length(self) -> None:
-        assert self._exchange is not None
-        frame = self._exchange.frame
-        if frame.short or frame.excess:
-            more_or_less = "fewer" if frame.short else "more"
-            logger.error(
-                "%s: the application breaks PEP 3333, %s: the body had %s bytes than its Content-Length said",
-                self._what(),
-                CONTENT_LENGTH,
-                more_or_less,
-            )
+    def _report_length(self, frame: ResponseFrame) -> None:
+        logger.error(
+            "%s: the application breaks PEP 3333, %s: the body had %s bytes than its Content-Length said",
+            self._what(),
+            CONTENT_LENGTH,
+            "fewer" if frame.short else "more",
+        )
 
     def _answer_error(self, exchange: Exchange, response: bytes, code: HTTPStatus) -> None:
         """Say that it went wrong if nothing was said yet; else the end of the connection says it."""
@@ -422,9 +416,12 @@ class Answer:
                 self._unsent = Spool()
                 self._unsent.append(response)
         else:
-            keep = exchange.frame.keep_alive
+            frame = exchange.frame
+            keep = frame.keep_alive
             if exchange.complete or (exchange.head_sent and not self._connection.gone):
-                code = exchange.frame.code
+                code = frame.code
+            if frame.short or frame.excess:
+                self._report_length(frame)
         if self._server.access_log and logs_access():
             self._log(code, self._sent)
         self._request.close()
