@@ -243,6 +243,25 @@ def test_stats_and_jobs_say_what_is_alive(make_pool, loop):
 
 
 @pytest.mark.fault
+def test_a_thread_that_cannot_be_started_keeps_nobody_who_waits_for_the_end(spawn):
+    """Its job was cancelled meanwhile, so that the thread alone is waited for, and it never comes."""
+
+    class Threadless(mh.ThreadPool):
+        def _start_thread(self, lane):
+            if lane:
+                super()._start_thread(lane)
+
+    pool = Threadless(1)
+    assert pool.submit(nothing).cancel()
+    ending = spawn(pool.shutdown)
+    wait_until(lambda: pool.stats().threads == 0 and not pool.jobs())
+    threading.Event().wait(0.1)  # it finds the fault if `shutdown` waits by now, and passes if it does not
+    assert not ending.done
+    pool._start_failed(0)
+    ending.result()
+
+
+@pytest.mark.fault
 def test_a_pool_that_is_forgotten_with_jobs_at_work_lets_them_end(subprocess_python):
     """FAULT 24. Nobody holds the pool any more: its jobs end as with any executor, and then its threads."""
     done = subprocess_python(

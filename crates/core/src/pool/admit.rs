@@ -202,9 +202,10 @@ impl<P: Payload> Pool<P> {
         self.room.notify_all();
     }
 
-    /// A thread could not be started.
+    /// A thread could not be started. Whoever waits for the pool's end need not wait for it.
     pub fn start_failed(&self, lane: Lane) {
         self.lock().lanes[lane as usize].starting = false;
+        self.left.notify_all();
     }
 
     /// Whoever was to take a job does not come: calls a thread of the pool.
