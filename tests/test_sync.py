@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 
@@ -141,6 +142,24 @@ def test_a_sync_when_writable_waits_for_its_owner_to_be(make_pool, loop, joined,
             sent -= len(far.recv(min(sent, 65536)))
         assert job.result(LONG) == 1
         assert far.recv(10) == b"x"
+        watch.remove()
+
+
+def test_nothing_watches_the_owner_for_a_job_that_was_stopped_before_it_could_be_written_to(
+    make_pool, loop, joined, pair
+):
+    """T66. The owner's descriptor is watched once more for such a sync, and not beyond the job's end."""
+    near, _far = pair()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            near.send(bytes(65536))
+    with joined(loop, 1):
+        watch = loop.add(near, mh.Events.READ, nothing)
+        job = make_pool(1).enqueue(lambda: meet(when_writable=True), owner=watch, on_sync=nothing)
+        wait_until(lambda: loop.stats().watches == 2)
+        job.stop()
+        assert outcome(job) == ("cancelled", mh.StopReason.CALLER)
+        wait_until(lambda: loop.stats().watches == 1)
         watch.remove()
 
 
