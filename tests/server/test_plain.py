@@ -23,6 +23,7 @@ from manyhands.server._response import ResponseFrame
 from reading import GET, OLD, POST, agree_on_plain, read_one
 from serving import connect, hello
 from support import wait_until
+from wsgi_client import Body, app_of
 
 BROWSER = (
     b"GET /a/b?c=d&e=%20 HTTP/1.1\r\nHost: example.com:8080\r\nConnection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\n"
@@ -280,57 +281,24 @@ def test_a_response_is_written_in_parts_where_the_request_asks_for_more(request_
 
 def test_a_piece_behind_the_announced_ones_is_dropped_and_said(start_server, caplog):
     """The first piece was all that was announced; the iterable goes on, and is closed."""
-    closed = []
-
-    class Pieces(list):
-        def __iter__(self):
-            yield b"abc"
-            yield b"more"
-
-        def close(self):
-            closed.append(True)
-
-    class Body:
-        def __iter__(self):
-            return iter(Pieces())
-
-        def close(self):
-            closed.append(True)
-
-    def view(environ, start_response):
-        start_response("200 OK", [("Content-Length", "3")])
-        return Body()
-
-    server = start_server(view)
+    body = Body(b"abc", b"more")
+    server = start_server(app_of(body, headers=[("Content-Length", "3")]))
     with connect(server) as sock:
         for _ in range(2):
-            status, _, body = sock.ask()
-            assert (status, body) == (200, b"abc")
+            status, _, found = sock.ask()
+            assert (status, found) == (200, b"abc")
     server.stop()
-    assert len(closed) == 2
+    assert body.closed == 2
     assert sum("more bytes than its Content-Length said" in record.message for record in caplog.records) == 2
 
 
 def test_an_iterable_that_fails_at_its_first_piece_is_closed_and_answered(start_server, caplog):
-    closed = []
-
-    class Body:
-        def __iter__(self):
-            raise ValueError("no first piece")
-            yield b""
-
-        def close(self):
-            closed.append(True)
-
-    def view(environ, start_response):
-        start_response("200 OK", [("Content-Length", "3")])
-        return Body()
-
-    server = start_server(view)
+    body = Body(ValueError("no first piece"))
+    server = start_server(app_of(body, headers=[("Content-Length", "3")]))
     with connect(server) as sock:
         assert sock.ask()[0] == 500
     server.stop()
-    assert closed == [True]
+    assert body.closed == 1
     assert "no first piece" in caplog.text
     caplog.clear()  # the traceback's frames hold the server
 

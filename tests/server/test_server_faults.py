@@ -137,6 +137,14 @@ def test_a_body_for_which_there_is_no_file_is_refused(monkeypatch, number, statu
 # The disk.
 
 
+def long_response(environ, start_response):
+    """More than the memory and a socket take; /health is short."""
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/health":
+        return [b"ok"]
+    return (bytes(100_000) for _ in range(300))
+
+
 def test_a_response_that_finds_no_room_on_the_disk_ends_the_connection_and_nothing_else(
     start_server, monkeypatch, caplog
 ):
@@ -145,13 +153,7 @@ def test_a_response_that_finds_no_room_on_the_disk_ends_the_connection_and_nothi
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def view(environ, start_response):
-        start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/health":
-            return [b"ok"]
-        return (bytes(100_000) for _ in range(300))
-
-    server = start_server(view, threads=1, limits=Limits(pin_responses=True, response_memory=1000))
+    server = start_server(long_response, threads=1, limits=Limits(pin_responses=True, response_memory=1000))
     monkeypatch.setattr("manyhands.server._spool.os.pwrite", full)
     with connect(server) as client:
         client.sendall(GET)
@@ -171,13 +173,7 @@ def test_a_spool_that_cannot_be_read_back_ends_the_connection_and_nothing_else(s
     def broken(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    def view(environ, start_response):
-        start_response("200 OK", [])
-        if environ["PATH_INFO"] == "/health":
-            return [b"ok"]
-        return (bytes(100_000) for _ in range(300))
-
-    server = start_server(view, threads=1, limits=Limits(pin_responses=True, response_memory=1000))
+    server = start_server(long_response, threads=1, limits=Limits(pin_responses=True, response_memory=1000))
     monkeypatch.setattr("manyhands.server._spool.os.pread", broken)
     with connect(server) as client:
         client.sendall(GET)

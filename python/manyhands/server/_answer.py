@@ -217,17 +217,14 @@ class Answer:
         environ["manyhands.connection"] = connection
         try:
             pieces = exchange.run(server.app, environ)
-            pin = pieces is not None and self._pins(exchange)
-            if pieces is not None and pin:
+            if pieces is not None and self._pins(exchange):
                 self._pass_on_pinned(pieces)
+                pieces = None
         except BaseException as error:  # noqa: BLE001 - it is told and logged there
             self._explain(error)
         else:
-            if pieces is not None and not pin:
-                assert job is not None
+            if pieces is not None or self._region is not None:
                 return go_on_by_steps(job, self._pass_on(pieces))
-            if self._region is not None:
-                return go_on_by_steps(job, self._pass_on(None))
         if job._take_cleanup() is not None:  # noqa: SLF001 - its end needs no more Python then
             try:
                 self._on_ended(job)
