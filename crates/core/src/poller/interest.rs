@@ -10,9 +10,12 @@
 //! number was (`Identity`), and an answer is believed only if the number still is that file: otherwise it is GONE,
 //! once, and the registration is dropped. A change finds the same and answers `Missing`.
 //!
+//! While a system call waits, the kernel holds the files that it was asked about, closed or not. So `delete` returns when the wait
+//! in progress is over: a port whose listener is closed then is free, and a connection ends at its other end too.
+//!
 //! Lock: one mutex, held for the copying only. In a forked child it may be locked for ever: nothing of a child takes it.
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::RawFd;
@@ -36,6 +39,8 @@ struct State {
     changes: u64,
     /// A wait is between `begin` and `finish`: a change must wake it.
     waiting: bool,
+    /// How many waits are over.
+    waits: u64,
     /// The number reported last: the next wait begins behind it, so that a low number that is always ready does
     /// not keep the others out of a full batch.
     last: RawFd,
@@ -68,12 +73,14 @@ pub(super) struct Wanted {
 
 pub(super) struct Interest {
     state: Mutex<State>,
+    /// A wait is over. Waited for under `state`.
+    over: Condvar,
     pub(super) wake: Wake,
 }
 
 impl Interest {
     pub(super) fn open() -> Result<Self, PollError> {
-        Ok(Self { state: Mutex::default(), wake: Wake::open()? })
+        Ok(Self { state: Mutex::default(), over: Condvar::new(), wake: Wake::open()? })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -118,7 +125,15 @@ impl Interest {
         let identity = Identity::of(fd);
         let mut state = self.lock();
         let removed = state.registrations.remove(&fd).ok_or(PollError::Missing)?;
-        self.changed(state);
+        if state.waiting {
+            // Its wait ends by itself, without the interpreter and without any other lock.
+            let wait = state.waits;
+            self.wake.signal();
+            while state.waits == wait {
+                state = self.over.wait(state, None);
+            }
+        }
+        drop(state);
         if identity == Ok(removed.identity) { Ok(()) } else { Err(PollError::Missing) }
     }
 
@@ -172,6 +187,8 @@ impl Interest {
         let before = out.len();
         let mut state = self.lock();
         state.waiting = false;
+        state.waits += 1;
+        self.over.notify_all();
         for (wanted, events) in answers {
             if out.len() - before == MAX_EVENTS {
                 break;
@@ -241,9 +258,15 @@ mod tests {
     fn an_answer_asked_for_before_a_delete_and_an_add_does_not_reach_the_new_token() {
         let (interest, _near, fd) = registered();
         let asked = interest.begin();
-        interest.delete(fd).unwrap();
-        interest.add(fd, 2, Events::READ, Mode::Level).unwrap();
-        assert_eq!(finish(&interest, &asked), []);
+        std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| interest.delete(fd));
+            while !interest.peek().is_empty() {
+                std::thread::yield_now();
+            }
+            interest.add(fd, 2, Events::READ, Mode::Level).unwrap();
+            assert_eq!(finish(&interest, &asked), []);
+            deleting.join().unwrap().unwrap();
+        });
         let asked = interest.begin();
         assert_eq!(finish(&interest, &asked), [PollEvent { token: 2, events: Events::READ }]);
     }

@@ -2,7 +2,7 @@
 //!
 //! Exceptions to the contract, and what they cost:
 //! * A wait costs the number of armed descriptors, ready or not; a change wakes the wait in progress.
-//! * A descriptor closed while a wait is in progress is noticed by the next one (GONE); the file itself is kept
+//! * A descriptor closed while a wait is in progress, and not deleted, is noticed by the next one (GONE); the file itself is kept
 //!   open by the kernel until then. A reuse is told by device and inode, and not seen where these are shared
 //!   (`Identity`): there `add` answers `Exists` and the old token is reported.
 //! * What cannot be polled is told by the type of file, so that a few that epoll takes (`/proc/self/mounts`) are

@@ -1,7 +1,8 @@
 //! How long a wait lasts, what ends it, and what may be called beside it.
 
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ for_every_poller!(
     an_add_takes_effect_for_the_wait_in_progress,
     a_modify_takes_effect_for_the_wait_in_progress,
     a_disarm_and_a_delete_take_effect_for_the_wait_in_progress,
+    a_file_that_is_deleted_and_closed_beside_a_wait_is_closed,
     changes_race_the_wait_and_no_event_is_lost,
     ready_sees_and_takes_nothing,
     ready_does_not_count_a_wake_and_does_not_lose_it,
@@ -208,6 +210,34 @@ fn a_disarm_and_a_delete_take_effect_for_the_wait_in_progress(kind: PollerKind) 
     });
     assert_eq!(out, []);
     assert_eq!(now(&*poller), []);
+}
+
+fn a_file_that_is_deleted_and_closed_beside_a_wait_is_closed(kind: PollerKind) {
+    let poller = opened(kind);
+    let over = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                _ = within(&*poller, LONG);
+            }
+        });
+        let mut listener = TcpListener::bind("127.0.0.1:0");
+        let mut rounds = 0;
+        while let Ok(listening) = listener
+            && rounds < 1_000
+        {
+            rounds += 1;
+            add(&*poller, &listening, 1, Events::READ, Mode::Level);
+            let address = listening.local_addr().unwrap();
+            poller.delete(listening.as_raw_fd()).unwrap();
+            drop(listening);
+            listener = TcpListener::bind(address);
+        }
+        over.store(true, Ordering::Relaxed);
+        poller.wake();
+        rounds
+    });
+    assert_eq!(taken, 1_000, "then the port was not free");
 }
 
 fn changes_race_the_wait_and_no_event_is_lost(kind: PollerKind) {
