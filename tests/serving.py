@@ -7,9 +7,11 @@ import io
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import manyhands as mh
+from gate import Gate
 from manyhands.server import Server
 from support import LONG, wait_until
 
@@ -119,3 +121,26 @@ class Working:
 
     def wait_begun(self) -> None:
         assert self.begun.wait(LONG)
+
+
+@contextmanager
+def kept_busy(server: Server, ident: int) -> Iterator[None]:
+    """While entered, this thread of the server is in a handler: a stream that goes on goes on on another one."""
+    for _ in range(100):
+        gates: list[Gate] = []
+        try:
+            # All but one of them, until the one that is meant has come.
+            while len(gates) < server.loop.joined - 1:
+                came: list[int] = []
+                gates.append(Gate())
+                server.loop.post(lambda came=came, gate=gates[-1]: (came.append(threading.get_ident()), gate()))
+                gates[-1].wait_entered()
+                if came == [ident]:
+                    for gate in gates[:-1]:
+                        gate.open()
+                    yield
+                    return
+        finally:
+            for gate in gates:
+                gate.open()
+    raise AssertionError(f"thread {ident} took none of the messages")

@@ -19,7 +19,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from manyhands.server import Limits
-from serving import connect, get, wait_ready
+from serving import connect, get, kept_busy, wait_ready
 from sites.flask_shop import create
 from support import wait_until
 from wire_clients import HOP_BY_HOP, OWN, Wire, flask_client, validated
@@ -325,13 +325,14 @@ def test_a_stream_keeps_its_context_from_thread_to_thread(app, start_server, han
     with connect(server) as sock:
         sock.sendall(get(b"/long-stream"))
         wait_until(lambda: server.pool.stats().syncing_parked == 1)
-        if hang_up:
-            while len(set(notes.threads)) == 1:
-                assert sock.recv(1 << 20)
-            sock.reset()
-        else:
-            body = sock.response()[2]
-            assert [int(piece.split()[1]) for piece in body.decode().split("/long-stream")[1:]] == [*range(1, 41)]
+        with kept_busy(server, notes.threads[-1]):
+            if hang_up:
+                while len(set(notes.threads)) == 1:
+                    assert sock.recv(1 << 20)
+                sock.reset()
+            else:
+                body = sock.response()[2]
+                assert [int(piece.split()[1]) for piece in body.decode().split("/long-stream")[1:]] == [*range(1, 41)]
     wait_until(lambda: notes.closed == 1)
     wait_until(lambda: notes.torn_down == 2)
     wait_until(lambda: server.pool.stats().busy == 0)

@@ -9,7 +9,7 @@
 use crate::Payload;
 use crate::clock::monotonic;
 use crate::event_loop::EventLoop;
-use crate::hub::Lead;
+use crate::hub::{Lead, Wake};
 use crate::seat::Seat;
 use crate::watch::Finished;
 
@@ -39,7 +39,10 @@ impl<P: Payload> EventLoop<P> {
             }
             match hub.lead {
                 Lead::Free => self.hub.unpark(&mut hub),
-                _ => self.hub.wake_for_work(&mut hub),
+                // What is left on its strand.
+                _ if hub.has_ready() => self.hub.wake_for_work(&mut hub),
+                _ if hub.sent_for() => self.hub.wake_for_place(&mut hub),
+                _ => Wake::Nobody,
             }
         };
         drop(hub);

@@ -130,6 +130,8 @@ pub(crate) struct State<P: Payload> {
     pub(crate) places: usize,
     /// The jobs that have one.
     pub(crate) in_place: Vec<JobRef>,
+    /// For each of these a thread is to take a place. Changed while attached only.
+    pub(crate) sent: VecDeque<P>,
     /// How many jobs on joined threads, from now on, are expected to last: their threads give the lead away at once.
     pub(crate) impatient: u32,
     /// Threads whose `join` ends when the loop is idle.
@@ -198,6 +200,7 @@ impl<P: Payload> Hub<P> {
                 signal: false,
                 places: 0,
                 in_place: Vec::new(),
+                sent: VecDeque::new(),
                 idle_waiters: 0,
                 next_seat: 1,
                 handled: 0,
@@ -283,6 +286,19 @@ impl<P: Payload> Hub<P> {
             Lead::Held { .. } if self.parallel => self.unpark(state),
             Lead::Held { .. } => self.call_standby(state),
             Lead::Free => self.unpark(state),
+        }
+    }
+
+    /// A thread was sent for, and a place is free for it. A parked one rather than the leader: it need not hand over.
+    pub(crate) fn wake_for_place(&self, state: &mut State<P>) -> Wake {
+        if state.waking.is_some() {
+            return Wake::Nobody;
+        }
+        match state.lead {
+            // Whoever holds the lead comes round, as for other work.
+            Lead::Held { .. } if !self.parallel => self.call_standby(state),
+            Lead::Polling { .. } if state.parked.is_empty() => self.wake_for_work(state),
+            _ => self.unpark(state),
         }
     }
 

@@ -28,6 +28,7 @@
 //! | `line`    | a waiting line that anybody can leave |
 //! | `permits`, `channel` | what tasks wait for in line: a permit; an item, or room for one |
 //! | `owned`   | the jobs that end with a watch or a strand |
+//! | `places`, `aside` | jobs that run on joined threads, and who leads meanwhile |
 //! | `readiness` | a cached readiness word that an edge cannot slip past |
 //! | `clock`   | monotonic time, or time moved by hand |
 //! | `fork`, `counters`, `points` | a forked child, live objects, places where a test can hold a thread |
@@ -49,6 +50,7 @@ pub mod line;
 mod numbers;
 pub mod owned;
 pub mod permits;
+mod places;
 pub mod points;
 pub mod poller;
 pub mod pool;

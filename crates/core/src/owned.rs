@@ -1,4 +1,4 @@
-//! The jobs that belong to a watch or to a strand and end with it, and those that run on a joined thread.
+//! The jobs that belong to a watch or to a strand and end with it.
 //!
 //! The loop knows of a job only its token and whom to tell. "The owner has not ended" and "the job is in the table" are
 //! one step under the table's mutex, and the owner's end is marked before the table is read: so no job is forgotten.
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::event_loop::EventLoop;
 use crate::pool::{Job, Owned};
 use crate::slots::Token;
-use crate::state::{Life, Mode};
+use crate::state::Mode;
 use crate::strand::Strand;
 use crate::sync::Arc;
 use crate::watch::Watch;
@@ -21,9 +21,9 @@ type Jobs = HashMap<u64, JobRef>;
 /// A job, as its loop knows it.
 #[derive(Clone)]
 pub(crate) struct JobRef {
-    id: u64,
-    token: Token,
-    pool: Arc<dyn Owned>,
+    pub(crate) id: u64,
+    pub(crate) token: Token,
+    pub(crate) pool: Arc<dyn Owned>,
 }
 
 /// Who owns a job.
@@ -99,45 +99,6 @@ impl<P: Payload> EventLoop<P> {
         let jobs = self.owned.lock().remove(&key);
         for job in jobs.into_iter().flat_map(HashMap::into_values) {
             job.pool.owner_gone(job.token);
-        }
-    }
-
-    /// Takes one of the places for a job on a joined thread: one thread fewer than have joined, so that one serves the
-    /// loop.
-    pub fn take_place(&self) -> bool {
-        let mut hub = self.hub.lock();
-        let free = hub.life == Life::Open && hub.places + 1 < hub.seats.len();
-        hub.places += usize::from(free);
-        free
-    }
-
-    /// Which job has the place: it is told when the loop stops, now if it has already.
-    pub fn name_place(&self, job: &Job, pool: Arc<dyn Owned>) {
-        let job = JobRef { id: job.id, token: job.token(), pool };
-        let mut hub = self.hub.lock();
-        hub.in_place.push(job.clone());
-        let stopped = matches!(hub.life, Life::Stopped { .. });
-        drop(hub);
-        if stopped {
-            job.pool.loop_stopping(job.token);
-        }
-    }
-
-    /// Gives a place back, with or without a job.
-    pub fn give_place(&self, job: Option<&Job>) {
-        let mut hub = self.hub.lock();
-        hub.places -= 1;
-        let at = job.and_then(|job| hub.in_place.iter().position(|other| other.id == job.id));
-        let gone = at.map(|at| hub.in_place.swap_remove(at));
-        drop(hub);
-        drop(gone);
-    }
-
-    /// The loop stops at once: tells the jobs in place. Under no lock.
-    pub(crate) fn stop_in_place(&self) {
-        let jobs = self.hub.lock().in_place.clone();
-        for job in jobs {
-            job.pool.loop_stopping(job.token);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A thread's place in a loop, from `enter` to `leave`.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use crate::Payload;
 use crate::clock::monotonic;
@@ -83,6 +84,8 @@ pub struct Seat<P: Payload> {
     /// It has just waited: `now` is old, because taking the interpreter back may have taken long.
     pub(crate) waited: bool,
     pub(crate) idle: bool,
+    /// It has served somebody who sent for a thread, and run nothing since.
+    pub(crate) came: bool,
     /// With `until_idle`: a look found nothing, but somebody was inside.
     pub(crate) probed: bool,
     pub(crate) seen_polls: u64,
@@ -121,6 +124,17 @@ impl<P: Payload> Seat<P> {
     pub(crate) fn id(&self) -> u64 {
         self.shared.id
     }
+}
+
+/// What a thread leaves behind.
+#[must_use]
+pub struct Left<P: Payload> {
+    /// How many handlers it has run.
+    pub handled: usize,
+    /// Watches that have ended, to be paid.
+    pub finished: Vec<Finished<P>>,
+    /// As [`crate::turn::Next::Unserved`].
+    pub unserved: VecDeque<P>,
 }
 
 impl<P: Payload> EventLoop<P> {
@@ -162,6 +176,7 @@ impl<P: Payload> EventLoop<P> {
             now,
             waited: false,
             idle: false,
+            came: false,
             probed: false,
             seen_polls: 0,
             events: Vec::new(),
@@ -174,7 +189,7 @@ impl<P: Payload> EventLoop<P> {
     }
 
     /// Attached. Counts the thread out; what it had begun goes back to the run queue.
-    pub fn leave(&self, mut seat: Seat<P>) -> (usize, Vec<Finished<P>>) {
+    pub fn leave(&self, mut seat: Seat<P>) -> Left<P> {
         self.end_item(&mut seat);
         self.end_turn(&mut seat);
         reach("join.leaving");
@@ -195,13 +210,15 @@ impl<P: Payload> EventLoop<P> {
         // Somebody has to lead, and to run what this thread was perhaps woken for.
         let wake = match (hub.life, hub.lead) {
             (Life::Open, Lead::Free) => self.hub.unpark(&mut hub),
+            (Life::Open, _) if hub.sent_for() => self.hub.wake_for_place(&mut hub),
             (Life::Open | Life::Draining, _) if hub.has_ready() => self.hub.wake_for_work(&mut hub),
             (Life::Draining, _) => self.hub.wake_all(&mut hub),
             _ => Wake::Nobody,
         };
+        let unserved = if hub.sends_nobody() { core::mem::take(&mut hub.sent) } else { VecDeque::new() };
         self.hub.changed.notify_all();
         drop(hub);
         self.wake(wake);
-        (seat.handled, seat.finished)
+        Left { handled: seat.handled, finished: seat.finished, unserved }
     }
 }

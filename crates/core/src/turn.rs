@@ -38,6 +38,10 @@ pub enum Next<P: Payload> {
     Run(Item<P>),
     /// A watch has ended: pay what is owed to it, then call `next` again.
     Finished(Finished<P>),
+    /// A thread was sent for, and the caller has a place: run what this stands for, and give the place back.
+    Come(P),
+    /// A thread was sent for, and none of this loop will come: tell who sent.
+    Unserved(P),
     /// Call `wait`, detached, then `next` again.
     Wait,
     /// Call `leave`.
@@ -77,14 +81,10 @@ impl<P: Payload> EventLoop<P> {
             self.end_turn(seat);
         }
         let next = self.next_entry(seat);
-        match (next, seat.finished.pop()) {
+        match next {
             // What ended without having run anything is paid before the thread waits or leaves.
-            (Next::Wait | Next::Leave, Some(finished)) => Next::Finished(finished),
-            (Next::Run(item), Some(finished)) => {
-                seat.finished.push(finished);
-                Next::Run(item)
-            }
-            (next, _) => next,
+            Next::Wait | Next::Leave => seat.finished.pop().map_or(next, Next::Finished),
+            next => next,
         }
     }
 
@@ -99,6 +99,11 @@ impl<P: Payload> EventLoop<P> {
         loop {
             let mut hub = self.hub.lock();
             self.settle(&mut hub, seat);
+            if hub.unserved()
+                && let Some(sent) = hub.sent.pop_front()
+            {
+                return Next::Unserved(sent);
+            }
             match hub.life {
                 Life::Open => {}
                 Life::Draining => {
@@ -131,9 +136,21 @@ impl<P: Payload> EventLoop<P> {
                 seat.poll_due = true;
                 return Next::Wait;
             }
-            if !self.may_run(&hub, seat) {
+            let runs = self.may_run(&hub, seat);
+            // After one of each kind the other: handlers and jobs that make each other must not keep out the rest.
+            if self.may_come(&hub, seat)
+                && !(runs && seat.came)
+                && let Some(sent) = hub.sent.pop_front()
+            {
+                hub.places += 1;
+                seat.came = true;
+                self.step_inside(&mut hub, seat);
+                return Next::Come(sent);
+            }
+            if !runs {
                 return Next::Wait;
             }
+            seat.came = false;
             let entry = match hub.urgent.pop_front() {
                 Some(urgent) => Err(urgent),
                 None => match hub.ready.pop_front() {
@@ -148,7 +165,7 @@ impl<P: Payload> EventLoop<P> {
                 *left -= 1;
             }
             self.step_inside(&mut hub, seat);
-            let wake = match (self.hub.parallel && hub.has_ready(), hub.lead) {
+            let wake = match (self.hub.parallel && (hub.has_ready() || hub.sent_for()), hub.lead) {
                 (true, _) => self.hub.unpark(&mut hub),
                 (false, Lead::Held { .. }) => self.hub.call_standby(&mut hub),
                 _ => Wake::Nobody,

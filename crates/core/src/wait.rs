@@ -31,7 +31,7 @@ impl<P: Payload> EventLoop<P> {
                 hub.signal = false;
                 return self.look_up(&mut hub, seat);
             }
-            let work = self.may_run(&hub, seat);
+            let work = self.may_run(&hub, seat) || self.may_come(&hub, seat) || hub.unserved();
             match hub.life {
                 Life::Open => {}
                 Life::Draining if !work && !hub.quiet() => {

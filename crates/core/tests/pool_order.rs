@@ -22,6 +22,9 @@ struct NoHost;
 
 impl Host for NoHost {
     fn start_thread(&self, _: Lane) {}
+    fn send_for_thread(&self) -> bool {
+        false
+    }
     fn expires_sooner(&self) {}
 }
 

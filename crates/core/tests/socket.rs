@@ -63,7 +63,7 @@ fn look(event_loop: &Loop) -> Vec<Arc<Task<Nothing>>> {
     loop {
         match event_loop.next(&mut seat) {
             Next::Run(Item::Task(task)) => running.push(task),
-            Next::Run(_) => {}
+            Next::Run(_) | Next::Come(_) | Next::Unserved(_) => {}
             Next::Finished(finished) => drop(finished),
             Next::Wait => event_loop.wait(&mut seat),
             Next::Leave => break,

@@ -3,18 +3,22 @@
 //!
 //! If others wait in the pool's queue, the thread's own job goes to the end of it, and the thread takes the first: so jobs
 //! run in their order, and a queue that has come to be is worked off by the threads that fill it.
+//!
+//! A pool that uses the threads of the loop sends for one where another pool starts one. From a thread whose job has just
+//! ended that is a note to itself.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use manyhands_core::Life;
-use manyhands_core::pool::{Job, StopReason};
+use manyhands_core::pool::{Call as Wanted, Job, StopReason};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::event_loop::{Core, CoreSeat, LoopCore};
 use crate::job::JobCore;
-use crate::pool::CorePool;
+use crate::payload::Carried;
+use crate::pool::{CorePool, Held};
 use crate::worker::Worker;
 
 /// What the thread does when its handler has ended. It has a place of the loop for it.
@@ -28,7 +32,14 @@ enum Promise {
 struct Place {
     event_loop: Arc<Core>,
     promise: Option<Promise>,
-    running: bool,
+    /// It has a place, and takes a job for it or runs one: it promises nothing more.
+    occupied: bool,
+    /// The number of the job that it runs in place, 0 for none.
+    running: u64,
+    /// It takes no job but its own.
+    brief: bool,
+    /// That job has left, and the thread is to come for the next one of its pool.
+    again: bool,
 }
 
 thread_local! {
@@ -46,9 +57,16 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// The main thread never runs a job in place: Ctrl-C must not land in one.
-    pub fn new(event_loop: &Arc<Core>, main: bool) -> Self {
-        let new = (!main).then(|| Place { event_loop: event_loop.clone(), promise: None, running: false });
+    /// The main thread never runs a job in place: Ctrl-C must not land in one. `brief`: the thread serves one tick.
+    pub fn new(event_loop: &Arc<Core>, main: bool, brief: bool) -> Self {
+        let new = (!main).then(|| Place {
+            event_loop: event_loop.clone(),
+            promise: None,
+            occupied: false,
+            running: 0,
+            brief,
+            again: false,
+        });
         Self { outer: PLACE.with(|place| place.replace(new)) }
     }
 }
@@ -63,14 +81,14 @@ impl Drop for Serving {
 /// Takes a place of the loop that this thread serves, if the thread has promised nothing yet and another one serves the
 /// loop meanwhile.
 pub fn take_place() -> bool {
-    let free = place(|place| (place.promise.is_none() && !place.running).then(|| place.event_loop.clone())).flatten();
+    let free = place(|place| (place.promise.is_none() && !place.occupied).then(|| place.event_loop.clone())).flatten();
     free.is_some_and(|event_loop| event_loop.take_place())
 }
 
 /// Gives the place back.
 pub fn give_back(job: Option<&Job>) {
     if let Some(event_loop) = place(|place| place.event_loop.clone()) {
-        event_loop.give_place(job);
+        event_loop.give_place_early(job);
     }
 }
 
@@ -100,44 +118,157 @@ pub fn serves() -> usize {
 /// The handler has ended, or the thread is about to wait: does what the thread has promised.
 pub fn run(owner: &Bound<'_, LoopCore>, core: &Core, seat: &mut CoreSeat) -> PyResult<()> {
     let Some(promise) = place(|place| place.promise.take()).flatten() else { return Ok(()) };
-    place(|place| place.running = true);
-    let result = keep(owner, core, seat, promise);
-    place(|place| place.running = false);
-    result
-}
-
-fn keep(owner: &Bound<'_, LoopCore>, core: &Core, seat: &mut CoreSeat, promise: Promise) -> PyResult<()> {
+    let _occupied = Occupied::new();
     let py = owner.py();
-    static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let (job, worker) = match promise {
+    match promise {
         Promise::Run(job) => {
-            let worker = Worker::in_place(py, job.clone_ref(py))?;
-            (job, worker)
+            let this = job.get();
+            match Ready::new(py, this.core()) {
+                Ok(ready) => ready.run(owner, core, seat, job, false),
+                Err(error) => {
+                    JobCore::perform(py, this.core(), this.core().send_to_queue(this.job()));
+                    core.give_place(Some(this.job()), None);
+                    error.write_unraisable(py, Some(owner));
+                    Ok(())
+                }
+            }
         }
         Promise::Take(pool) => {
-            let open = core.life() == Life::Open;
-            let (taken, wanted) = if open { pool.take_in_place(serves()) } else { (None, pool.call_for_job()) };
-            JobCore::perform(py, &pool, wanted);
-            let Some((shared, held)) = taken else {
-                core.give_place(None);
-                return Ok(());
-            };
-            core.name_place(&shared, pool);
-            let worker = Worker::begun(py, held.0.clone_ref(py))?;
-            (held.0, worker)
+            let ready = if core.life() == Life::Open { Some(Ready::new(py, &pool)) } else { None };
+            match ready {
+                Some(Ok(ready)) => {
+                    let (taken, wanted) = pool.take_in_place(serves());
+                    ready.run_taken(owner, core, seat, taken, wanted)
+                }
+                unready => {
+                    core.give_place(None, None);
+                    JobCore::perform(py, &pool, pool.call_for_job());
+                    if let Some(Err(error)) = unready {
+                        error.write_unraisable(py, Some(owner));
+                    }
+                    Ok(())
+                }
+            }
         }
-    };
-    core.step_aside(seat);
-    // Whoever waits for the end of a watch must not wait for the job.
-    for finished in core.take_finished(seat) {
-        LoopCore::pay(owner, finished);
     }
-    let run = RUN.import(py, "manyhands._pool_thread", "serve")?;
-    let result = run.call1((worker,)).map(|_| ());
-    core.check_fork().map_err(|error| owner.get().raise(py, error))?;
-    core.give_place(Some(job.get().job()));
-    core.step_back(seat);
-    result
+}
+
+/// The pool has sent for a thread, and this one has a place.
+pub fn come(owner: &Bound<'_, LoopCore>, core: &Core, seat: &mut CoreSeat, pool: Arc<CorePool>) -> PyResult<()> {
+    let _occupied = Occupied::new();
+    let py = owner.py();
+    match Ready::new(py, &pool) {
+        Ok(ready) => {
+            let (taken, wanted) = pool.come(serves());
+            ready.run_taken(owner, core, seat, taken, wanted)
+        }
+        Err(error) => {
+            core.give_place(None, None);
+            JobCore::perform(py, &pool, pool.nobody_comes());
+            error.write_unraisable(py, Some(owner));
+            Ok(())
+        }
+    }
+}
+
+/// A pool has sent for a thread of this loop, and none will come: it gets one of its own.
+pub fn unserved(sent: Carried) {
+    if let Carried::Pool(pool) = sent {
+        pool.perform(pool.nobody_comes());
+    }
+}
+
+/// While it lives, the thread promises nothing: what has a place runs first.
+struct Occupied;
+
+impl Occupied {
+    fn new() -> Self {
+        _ = place(|place| place.occupied = true);
+        Self
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        _ = place(|place| place.occupied = false);
+    }
+}
+
+/// Everything that can fail before a job is run, which would then be lost.
+struct Ready {
+    pool: Arc<CorePool>,
+    worker: Py<Worker>,
+    serve: Py<PyAny>,
+}
+
+impl Ready {
+    fn new(py: Python<'_>, pool: &Arc<CorePool>) -> PyResult<Self> {
+        static SERVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let serve = SERVE.import(py, "manyhands._pool_thread", "serve")?.clone().unbind();
+        Ok(Self { pool: pool.clone(), worker: Worker::for_one(py, pool)?, serve })
+    }
+
+    /// Runs what was taken, or gives the place back.
+    fn run_taken(
+        self,
+        owner: &Bound<'_, LoopCore>,
+        core: &Core,
+        seat: &mut CoreSeat,
+        taken: Option<(Arc<Job>, Held)>,
+        wanted: Wanted,
+    ) -> PyResult<()> {
+        let Some((shared, held)) = taken else {
+            // First: whoever is called may look for it.
+            core.give_place(None, None);
+            JobCore::perform(owner.py(), &self.pool, wanted);
+            return Ok(());
+        };
+        JobCore::perform(owner.py(), &self.pool, wanted);
+        core.name_place(&shared, self.pool.clone());
+        self.run(owner, core, seat, held.0, true)
+    }
+
+    /// Runs the job, which has the place, and gives that back. `begun`: it was taken from the queue.
+    fn run(
+        self,
+        owner: &Bound<'_, LoopCore>,
+        core: &Core,
+        seat: &mut CoreSeat,
+        job: Py<JobCore>,
+        begun: bool,
+    ) -> PyResult<()> {
+        let py = owner.py();
+        place(|place| place.running = job.get().job().id);
+        self.worker.get().give(job.clone_ref(py), begun);
+        core.step_aside(seat);
+        // Whoever waits for the end of a watch must not wait for the job.
+        for finished in core.take_finished(seat) {
+            LoopCore::pay(owner, finished);
+        }
+        let result = self.serve.call1(py, (self.worker,)).map(|_| ());
+        let again = place(|place| {
+            place.running = 0;
+            core::mem::take(&mut place.again)
+        });
+        core.check_fork().map_err(|error| owner.get().raise(py, error))?;
+        let next = (again == Some(true)).then_some(Carried::Pool(self.pool));
+        core.give_place(Some(job.get().job()), next);
+        core.step_back(seat);
+        result
+    }
+}
+
+/// Does what a job wants that leaves this thread. If that is a thread of the loop that this one serves, it is this one.
+pub fn perform_leaving(py: Python<'_>, job: &JobCore, wanted: Wanted) {
+    let mine = |place: &mut Place| {
+        let home = job.core().home() == Arc::as_ptr(&place.event_loop) as usize;
+        let mine = place.running == job.job().id && home && !place.brief;
+        place.again |= mine;
+        mine
+    };
+    if !(matches!(wanted, Wanted::Send) && place(mine) == Some(true)) {
+        JobCore::perform(py, job.core(), wanted);
+    }
 }
 
 /// The thread leaves and has not done what it promised: a thread of the pool does it, unless the loop stops.
@@ -161,8 +292,8 @@ pub fn give_up(py: Python<'_>) {
             give_back(Some(this.job()));
         }
         Promise::Take(pool) => {
-            JobCore::perform(py, &pool, pool.call_for_job());
             give_back(None);
+            JobCore::perform(py, &pool, pool.call_for_job());
         }
     }
 }

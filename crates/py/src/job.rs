@@ -171,8 +171,11 @@ impl JobCore {
 
     /// Does what a call of the pool wants, detached: the thread it wakes may want the interpreter.
     pub fn perform(py: Python<'_>, core: &CorePool, wanted: Wanted) {
-        if !matches!(wanted, Wanted::Nobody) {
-            attach::detached(py, || core.perform(wanted));
+        match wanted {
+            Wanted::Nobody => {}
+            // That touches what is the interpreter's.
+            Wanted::Send => core.perform(wanted),
+            _ => attach::detached(py, || core.perform(wanted)),
         }
     }
 

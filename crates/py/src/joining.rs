@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use crate::attach::{self, Lent};
 use crate::event_loop::{Core, CoreSeat, LoopCore};
 use crate::in_place::{self, Serving};
+use crate::payload::Carried;
 use crate::run;
 use crate::stream::spare::Keeping;
 
@@ -35,7 +36,7 @@ fn serve(owner: &Bound<'_, LoopCore>, options: JoinOptions) -> PyResult<usize> {
     let core = this.core()?;
     let Some(mut seat) = core.enter(options).map_err(|error| this.raise(py, error))? else { return Ok(0) };
     let lent = Lent::to(this.address());
-    let serving = Serving::new(core, attach::is_main_thread(py));
+    let serving = Serving::new(core, attach::is_main_thread(py), options.one_tick);
     let keeping = Keeping::begin();
     let result = go_round(owner, core, &mut seat);
     drop(keeping);
@@ -46,12 +47,13 @@ fn serve(owner: &Bound<'_, LoopCore>, options: JoinOptions) -> PyResult<usize> {
         core::mem::forget(seat);
         return result.map(|()| 0);
     }
-    let (handled, finished) = core.leave(seat);
-    for finished in finished {
+    let left = core.leave(seat);
+    for finished in left.finished {
         LoopCore::pay(owner, finished);
     }
+    left.unserved.into_iter().for_each(in_place::unserved);
     drop(lent);
-    result.map(|()| handled)
+    result.map(|()| left.handled)
 }
 
 /// What the core says to do, until it says leave.
@@ -65,7 +67,12 @@ fn go_round(owner: &Bound<'_, LoopCore>, core: &Arc<Core>, seat: &mut CoreSeat) 
                 core.check_fork().map_err(|error| owner.get().raise(py, error))?;
                 in_place::run(owner, core, seat)?;
             }
-            Next::Finished(finished) => LoopCore::pay(owner, finished),
+            Next::Finished(finished) => {
+                LoopCore::pay(owner, finished);
+                in_place::run(owner, core, seat)?;
+            }
+            Next::Come(Carried::Pool(pool)) => in_place::come(owner, core, seat, pool)?,
+            Next::Come(sent) | Next::Unserved(sent) => in_place::unserved(sent),
             Next::Wait => {
                 // What was enqueued outside of a handler: by the close of a source, or in a finalizer.
                 in_place::run(owner, core, seat)?;

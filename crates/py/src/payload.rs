@@ -1,4 +1,6 @@
-//! What the core carries for Python: a call to make, or the object that stands for a watch.
+//! What the core carries for Python: a call to make, the object that stands for a watch, or a pool.
+
+use std::sync::Arc;
 
 use manyhands_core::Payload;
 use pyo3::PyTraverseError;
@@ -6,6 +8,7 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::pool::CorePool;
 use crate::strand::Strand;
 use crate::watch::Watch;
 
@@ -25,6 +28,8 @@ pub struct Call {
 pub enum Carried {
     Call(Call),
     Watch(Py<Watch>),
+    /// A pool that has sent for a thread.
+    Pool(Arc<CorePool>),
 }
 
 impl Call {
@@ -54,6 +59,7 @@ impl Payload for Carried {
                 context: call.context.clone_ref(py),
             }),
             Self::Watch(watch) => Self::Watch(watch.clone_ref(py)),
+            Self::Pool(pool) => Self::Pool(pool.clone()),
         }
     }
 }
@@ -63,7 +69,7 @@ impl Carried {
     pub fn into_watch(self) -> Option<Py<Watch>> {
         match self {
             Self::Watch(watch) => Some(watch),
-            Self::Call(_) => None,
+            Self::Call(_) | Self::Pool(_) => None,
         }
     }
 
@@ -77,6 +83,8 @@ impl Carried {
                 visit.call(&call.context)
             }
             Self::Watch(watch) => visit.call(watch),
+            // Its jobs are the pool's object's to show.
+            Self::Pool(_) => Ok(()),
         }
     }
 }

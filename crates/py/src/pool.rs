@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 pub use self::counts::PoolCounts;
+use self::host::PythonHost;
 pub use self::inside::{check_in, current_job, sleep_blocking};
 use crate::errors;
 use crate::job::JobCore;
@@ -49,6 +50,8 @@ struct Opened {
     on_submit: Option<Py<PyAny>>,
     on_start: Option<Py<PyAny>>,
     on_end: Option<Py<PyAny>>,
+    /// Of the pool too.
+    host: Arc<PythonHost>,
 }
 
 /// The compiled half of `manyhands.ThreadPool`: the way in, and what its threads are handed.
@@ -70,6 +73,7 @@ impl PoolCore {
     /// Does what the core wants. The pool is at hand: a finalizer of what held it may come when no weak reference leads to it
     /// any more.
     fn perform(slf: &Bound<'_, Self>, pool: &CorePool, wanted: Wanted) {
+        let wanted = if matches!(wanted, Wanted::Send) { pool.send() } else { wanted };
         match wanted {
             Wanted::Start(lane) => Self::start_thread(slf, lane),
             wanted => JobCore::perform(slf.py(), pool, wanted),

@@ -118,7 +118,7 @@ fn timer_handle<'py>(owner: &Bound<'py, LoopCore>, seat: &CoreSeat) -> PyResult<
 pub fn completion(owner: &Bound<'_, LoopCore>, completion: Carried) -> PyResult<()> {
     match completion {
         Carried::Call(call) => message_call(owner, &call),
-        Carried::Watch(_) => Ok(()),
+        Carried::Watch(_) | Carried::Pool(_) => Ok(()),
     }
 }
 

@@ -77,7 +77,7 @@ pub fn timers(owner: &LoopCore) -> PyResult<Vec<TimerView>> {
     let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
     let view = |(when, interval, carried): (u64, Option<u64>, Carried)| match carried {
         Carried::Call(call) => Some((seconds(when) - seconds(now), interval.map(seconds), call.callable)),
-        Carried::Watch(_) => None,
+        Carried::Watch(_) | Carried::Pool(_) => None,
     };
     Ok(core.timer_views().into_iter().filter_map(view).collect())
 }

@@ -48,29 +48,36 @@ impl Worker {
         Self { pool: pool.clone(), seat, given: Mutex::new(None), left, inside: Mutex::new(None) }
     }
 
-    /// The calling thread, for one job that holds a slot.
-    pub fn in_place(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
-        Self::given(py, Given { job, begun: false, slot: true })
+    /// The calling thread, for one job of the pool: that which it is given.
+    pub fn for_one(py: Python<'_>, pool: &Arc<CorePool>) -> PyResult<Py<Self>> {
+        let (given, left, inside) = (Mutex::new(None), AtomicBool::new(true), Mutex::new(None));
+        Py::new(py, Self { pool: pool.clone(), seat: None, given, left, inside })
     }
 
-    /// The calling thread, for one job that it has taken from the queue.
-    pub fn begun(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
-        Self::given(py, Given { job, begun: true, slot: true })
+    /// The job, which holds a slot; `begun` if it was taken from the queue.
+    pub fn give(&self, job: Py<JobCore>, begun: bool) {
+        *self.given.lock() = Some(Given { job, begun, slot: true });
     }
 
     /// The calling thread, for one job without a slot.
     pub fn here(py: Python<'_>, job: Py<JobCore>) -> PyResult<Py<Self>> {
-        Self::given(py, Given { job, begun: false, slot: false })
-    }
-
-    fn given(py: Python<'_>, given: Given) -> PyResult<Py<Self>> {
-        let pool = given.job.get().core().clone();
-        let given = Mutex::new(Some(given));
-        Py::new(py, Self { pool, seat: None, given, left: AtomicBool::new(true), inside: Mutex::new(None) })
+        let worker = Self::for_one(py, job.get().core())?;
+        *worker.get().given.lock() = Some(Given { job, begun: false, slot: false });
+        Ok(worker)
     }
 
     fn take_inside(&self) -> Option<Inside> {
         self.inside.lock().take()
+    }
+
+    /// Goes into a job that the thread has taken. If that fails it is left to [`Self::interrupted`].
+    fn begin_taken(&self, job: Bound<'_, JobCore>, slot: bool) -> PyResult<Callable> {
+        let kept = job.clone().unbind();
+        let begun = self.begin(job, slot);
+        if begun.is_err() && self.inside.lock().is_none() {
+            *self.given.lock() = Some(Given { job: kept, begun: true, slot });
+        }
+        begun
     }
 
     /// Goes into a job.
@@ -124,7 +131,7 @@ impl Worker {
             let (taken, wanted) = self.pool.take(seat);
             JobCore::perform(py, &self.pool, wanted);
             match taken {
-                Taken::Job(_, held) => return self.begin(held.0.into_bound(py), true).map(Some),
+                Taken::Job(_, held) => return self.begin_taken(held.0.into_bound(py), true).map(Some),
                 Taken::Errand(errand, held) => {
                     static ERRAND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
                     let run = ERRAND.import(py, "manyhands._pool_thread", "run_errand")?;
@@ -161,12 +168,16 @@ impl Worker {
     }
 
     /// The thread is torn out of the loop that calls these methods, perhaps between two of them: its job ends with the
-    /// error, one that it was given and has not begun is stopped.
+    /// error, one that was not taken from the queue is stopped.
     fn interrupted<'py>(&'py self, py: Python<'py>, error: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, JobCore>>> {
         let given = self.given.lock().take();
-        if let Some(Given { job, begun: false, .. }) = given {
-            let this = job.get();
-            this.core().stop(this.job(), StopReason::Caller);
+        match given {
+            Some(Given { job, begun: true, .. }) => {
+                job.get().store_error(py, error)?;
+                return Self::ended(job.into_bound(py));
+            }
+            Some(Given { job, .. }) => _ = job.get().core().stop(job.get().job(), StopReason::Caller),
+            None => {}
         }
         self.failed(py, error)
     }
@@ -185,10 +196,10 @@ impl Worker {
     fn take_given(&self, py: Python<'_>) -> PyResult<Option<Callable>> {
         let Some(Given { job, begun, slot }) = self.given.lock().take() else { return Ok(None) };
         if begun {
-            return self.begin(job.into_bound(py), slot).map(Some);
+            return self.begin_taken(job.into_bound(py), slot).map(Some);
         }
         match self.pool.begin_in_place(job.get().job()) {
-            Some(held) => self.begin(held.0.into_bound(py), slot).map(Some),
+            Some(held) => self.begin_taken(held.0.into_bound(py), slot).map(Some),
             None => Ok(None),
         }
     }

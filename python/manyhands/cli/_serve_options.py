@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=thread_count,
         metavar="N",
-        help="requests that run at once, on up to twice as many threads and one (default: 8, more without the GIL)",
+        help="requests that run at once, on as many threads and one (default: 8, more without the GIL)",
     )
     parser.add_argument(
         "--workers",

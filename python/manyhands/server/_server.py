@@ -55,6 +55,12 @@ NOWHERE: Final = ("", 0)
 BACK_OFF: Final = 0.1
 """Seconds without accepting when there is no descriptor left, as long as trio's; the kernel's queue holds the clients."""
 
+START_LOOK: Final = 0.001
+"""Seconds between two looks whether every thread has joined the loop."""
+
+START_LOOKS: Final = 1000
+"""So many looks; then it begins with those that are here."""
+
 LAST_WORDS: Final = 1.0
 """Seconds that requests which were told to stop at the end of the server have to say so to their clients."""
 
@@ -91,7 +97,7 @@ class Server:
     ```
 
     Connections live on a loop and hold no thread while they are idle or slow. A request is a job, owned by its connection:
-    it runs on the thread that read it, or on one of the pool's. It is told to stop when its client hangs up.
+    it runs on the thread that read it, or on another one of the loop's. It is told to stop when its client hangs up.
 
     Args:
         app: A WSGI application.
@@ -103,8 +109,7 @@ class Server:
         trusted_proxies: Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are taken for who the client is;
             "unix" for whoever connects to a Unix socket.
         threads: How many requests run at once; None for `default_threads()`. They run on the threads that serve the
-            connections, of which there is one more, and, when those are busy, on threads of the pool, of which as many are
-            started as requests have had to wait for: so `2 * threads + 1` at most.
+            connections, of which there is one more.
         limits: What a client may ask for.
         max_queue_depth: Requests that may wait for a thread; a further one is answered with 503 at once.
         half_close: What it means that a client closes its half of the connection while its request is in hand: it is "gone",
@@ -181,7 +186,9 @@ class Server:
                 self.environ["wsgi.url_scheme"] = "https"
             self.loop = ThreadedEventLoop(threads + 1, name=name)
             undo.callback(self.loop.close)
+            self.pool._use_threads_of(self.loop)
             self._watch = self.loop.add(self._listening, Events.READ, self._on_ready, name="listener", close=True)
+            self._watch.pause()
             undo.pop_all()
 
     @property
@@ -237,6 +244,7 @@ class Server:
             LoopClosed: it was stopped.
         """
         self.loop.start()
+        self.loop.post(self._begin, START_LOOKS)
 
     def __enter__(self) -> Self:
         """Start it; leaving the `with` block stops it."""
@@ -315,6 +323,14 @@ class Server:
         if resume:
             with contextlib.suppress(WatchRemoved, LoopClosed):
                 self._watch.resume()
+
+    def _begin(self, looks: int) -> None:
+        """Accept when every thread is here. While there is one only, requests would get threads of the pool."""
+        if looks and self.loop.joined <= self.pool.threads:
+            self.loop.call_later(START_LOOK, self._begin, looks - 1)
+            return
+        with contextlib.suppress(WatchRemoved):
+            self._watch.resume()
 
     def _on_ready(self, watch: _core.Watch, events: Events) -> None:  # noqa: ARG002 - a handler's signature
         """Accept what waits, within the budget. The level-triggered watch comes back for the rest."""

@@ -1,9 +1,9 @@
 """A WebSocket conversation of blocking code with one client. Source: RFC 6455; frames by `websockets`.
 
-Theory of operation. The view runs in its request's job, and stays there while the conversation lasts: it holds one of the
-pool's threads. What comes from the client is read on the connection's strand, which answers pings and puts whole messages
-into `_inbox`; the view takes them out. What goes to the client may be sent by any thread. All of it is guarded by the
-connection's own lock: no code of a user runs under it.
+Theory of operation. The view runs in its request's job, and stays there while the conversation lasts: it holds a thread.
+What comes from the client is read on the connection's strand, which answers pings and puts whole messages into `_inbox`; the
+view takes them out. What goes to the client may be sent by any thread. All of it is guarded by the connection's own lock: no
+code of a user runs under it.
 
 | | in hand | bound | beyond it |
 |---|---|---|---|

@@ -219,11 +219,12 @@ impl<P: Payload> Pool<P> {
         self.lock().counts.refused += 1;
     }
 
-    /// Whether a thread of the lane is there, or about to be.
-    pub fn has_threads(&self, lane: Lane) -> bool {
+    /// Whether a thread for jobs is there, or about to be; or one of its home's, which looks for the next job when its own
+    /// has ended.
+    pub fn has_threads(&self) -> bool {
         let state = self.lock();
-        let lane = &state.lanes[lane as usize];
-        lane.started > 0 || lane.starting
+        let lane = &state.lanes[Lane::Jobs as usize];
+        lane.started > 0 || lane.starting || state.sent || (self.home() != 0 && state.busy > 0)
     }
 
     pub(crate) fn note_expiry(&self, state: &mut State<P>, when: u64, token: Token, what: Expiry) -> bool {

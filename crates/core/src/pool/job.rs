@@ -101,7 +101,7 @@ pub const JOB_TABLE: &[JobArrow] = &[
         from: Status::Queued,
         to: Status::Running,
         when: "its turn has come",
-        who: "a free thread of the pool, or the joined thread that enqueued it in place",
+        who: "a free thread of the pool, or a joined thread that has a place for it",
     },
     JobArrow {
         verb: "stop",

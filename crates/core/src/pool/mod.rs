@@ -44,6 +44,7 @@ use crate::error::Error;
 use crate::fork;
 use crate::hub::BUCKETS;
 use crate::slots::Token;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Which threads of a pool: those that run jobs, or those that run errands.
@@ -60,6 +61,8 @@ pub enum Lane {
 pub trait Host: Send + Sync {
     /// A thread is wanted in this lane: it comes to [`Pool::arrive`], or [`Pool::start_failed`] is called.
     fn start_thread(&self, lane: Lane);
+    /// A thread of the pool's home is wanted: it comes to [`Pool::come`]. False if none will.
+    fn send_for_thread(&self) -> bool;
     /// [`Pool::expire`] has something to do earlier than was said before.
     fn expires_sooner(&self);
 }
@@ -111,6 +114,8 @@ pub struct Pool<P: Payload> {
     pub(crate) left: Condvar,
     pub(crate) options: PoolOptions,
     pub(crate) host: Box<dyn Host>,
+    /// The number of the loop whose threads run the jobs that were enqueued for them, 0 for none.
+    home: AtomicUsize,
     epoch: u32,
     process: u32,
     _counted: Counted,
@@ -137,6 +142,8 @@ pub enum Call {
     Wake(Arc<PoolSeat>),
     /// There should be one thread more.
     Start(Lane),
+    /// A thread that is joined to the pool's home should come.
+    Send,
 }
 
 impl<P: Payload> Pool<P> {
@@ -148,6 +155,7 @@ impl<P: Payload> Pool<P> {
             left: Condvar::new(),
             options,
             host,
+            home: AtomicUsize::new(0),
             epoch: fork::epoch(),
             process: std::process::id(),
             _counted: Counted::new(Kind::Pools),
@@ -157,6 +165,18 @@ impl<P: Payload> Pool<P> {
     /// How it was made.
     pub fn options(&self) -> &PoolOptions {
         &self.options
+    }
+
+    /// From now on threads of this loop are sent for where jobs wait that were enqueued for them. Others still get a thread of
+    /// the pool.
+    pub fn set_home(&self, event_loop: usize) {
+        self.home.store(event_loop, Ordering::Relaxed);
+    }
+
+    /// See [`Self::set_home`].
+    pub fn home(&self) -> usize {
+        // ORDER: Relaxed; it is set once, before the pool has a job.
+        self.home.load(Ordering::Relaxed)
     }
 
     /// Refuses in a forked child: the threads of an inherited pool do not exist there.
@@ -174,6 +194,7 @@ impl<P: Payload> Pool<P> {
             Call::Nobody => {}
             Call::Wake(seat) => seat.unparked.notify_one(),
             Call::Start(lane) => self.host.start_thread(lane),
+            Call::Send => self.perform(self.send()),
         }
     }
 
@@ -188,6 +209,14 @@ impl<P: Payload> Pool<P> {
     /// A lane has got work: whom to call. At most one thread at a time is being woken or started; it calls the next
     /// when it has found work and there is more.
     pub(crate) fn call(&self, state: &mut State<P>, lane: Lane) -> Call {
+        if lane == Lane::Jobs && self.goes_home(state) {
+            return if core::mem::replace(&mut state.sent, true) { Call::Nobody } else { Call::Send };
+        }
+        self.call_own(state, lane)
+    }
+
+    /// As [`Self::call`]: a thread of the pool.
+    fn call_own(&self, state: &mut State<P>, lane: Lane) -> Call {
         if !self.has_work(state, lane) {
             return Call::Nobody;
         }
@@ -208,6 +237,18 @@ impl<P: Payload> Pool<P> {
             return Call::Start(lane);
         }
         Call::Nobody
+    }
+
+    /// Sends for a thread of the pool's home. What is to be done if none will come.
+    pub fn send(&self) -> Call {
+        if self.host.send_for_thread() { Call::Nobody } else { self.nobody_comes() }
+    }
+
+    /// A thread of the pool's home was sent for, and none will come: one of the pool is called.
+    pub fn nobody_comes(&self) -> Call {
+        let mut state = self.lock();
+        state.sent = false;
+        self.call_own(&mut state, Lane::Jobs)
     }
 
     /// Whether a thread of the lane would find something to do now.

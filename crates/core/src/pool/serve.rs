@@ -143,16 +143,43 @@ impl<P: Payload> Pool<P> {
         }
     }
 
-    /// Attached. The next job, for a thread joined to this loop that has a place: if it may run there. Else a thread of the
-    /// pool is called for it.
+    /// Attached. The next job, for a thread joined to this loop that has a place: if it may run there. Else a thread is called
+    /// for it.
     pub fn take_in_place(&self, event_loop: usize) -> (Option<(Arc<Job>, P)>, Call) {
         let mut state = self.lock();
-        let first = self.first(&state).and_then(|(_, token)| state.jobs.get(token));
-        let willing = first.is_some_and(|record| record.job.traits.in_place == event_loop);
-        if willing && let Some(Taken::Job(job, payload)) = self.take_job(&mut state) {
-            return (Some((job, payload)), Call::Nobody);
+        match self.take_willing(&mut state, event_loop) {
+            Some(taken) => (Some(taken), Call::Nobody),
+            None => (None, self.call(&mut state, Lane::Jobs)),
         }
-        (None, self.call(&mut state, Lane::Jobs))
+    }
+
+    /// Attached. As [`Self::take_in_place`], for a thread that was sent for; like every thread that arrives it calls the next.
+    pub fn come(&self, event_loop: usize) -> (Option<(Arc<Job>, P)>, Call) {
+        let mut state = self.lock();
+        state.sent = false;
+        let taken = self.take_willing(&mut state, event_loop);
+        (taken, self.call(&mut state, Lane::Jobs))
+    }
+
+    fn take_willing(&self, state: &mut State<P>, event_loop: usize) -> Option<(Arc<Job>, P)> {
+        if !self.first_is_for(state, event_loop) {
+            return None;
+        }
+        match self.take_job(state) {
+            Some(Taken::Job(job, payload)) => Some((job, payload)),
+            _ => None,
+        }
+    }
+
+    /// Whether the job that is next was enqueued for the threads of this loop.
+    fn first_is_for(&self, state: &State<P>, event_loop: usize) -> bool {
+        let first = self.first(state).and_then(|(_, token)| state.jobs.get(token));
+        first.is_some_and(|record| record.job.traits.in_place == event_loop)
+    }
+
+    /// Whether a thread of the pool's home is to come for the next job.
+    pub(crate) fn goes_home(&self, state: &State<P>) -> bool {
+        self.home() != 0 && self.has_work(state, Lane::Jobs) && self.first_is_for(state, self.home())
     }
 
     fn take_errand(state: &mut State<P>) -> Option<Taken<P>> {

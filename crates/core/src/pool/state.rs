@@ -126,6 +126,8 @@ pub(crate) struct State<P> {
     /// With so many of them, those that have come to nothing are thrown out.
     pub(crate) many_expiries: usize,
     pub(crate) lanes: [LaneState; 2],
+    /// A thread of the pool's home was sent for, and has not come.
+    pub(crate) sent: bool,
     /// Threads that run a job, and jobs that run, or will, in place.
     pub(crate) busy: usize,
     pub(crate) slow_busy: usize,
@@ -154,6 +156,7 @@ impl<P> State<P> {
             expiries: BinaryHeap::new(),
             many_expiries: 64,
             lanes: Default::default(),
+            sent: false,
             busy: 0,
             slow_busy: 0,
             reserved: 0,

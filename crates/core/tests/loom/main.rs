@@ -27,6 +27,7 @@ mod jobs;
 mod level;
 mod lines;
 mod parking;
+mod places;
 mod readiness;
 mod rearming;
 mod ring;

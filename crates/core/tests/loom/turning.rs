@@ -24,6 +24,10 @@ impl Call {
     pub fn nothing() -> Self {
         Self::new(|| ())
     }
+
+    pub fn run(self) {
+        (self.0)();
+    }
 }
 
 impl Payload for Call {
@@ -108,11 +112,18 @@ pub fn join_tasks(event_loop: &Loop, ended: &Count, options: JoinOptions, step: 
                 ended.add();
                 drop(finished);
             }
+            Next::Come(call) => {
+                call.run();
+                event_loop.give_place(None, None);
+            }
+            Next::Unserved(call) => call.run(),
             Next::Wait => event_loop.wait(&mut seat),
             Next::Leave => break,
         }
     }
-    for finished in event_loop.leave(seat).1 {
+    let left = event_loop.leave(seat);
+    left.unserved.into_iter().for_each(Call::run);
+    for finished in left.finished {
         ended.add();
         drop(finished);
     }

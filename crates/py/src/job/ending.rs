@@ -13,7 +13,7 @@ use super::{JobCore, Owned, Parking};
 use crate::event_loop::Core;
 use crate::payload::{Call, Carried};
 use crate::pool::Held;
-use crate::{attach, current};
+use crate::{attach, current, in_place};
 
 impl JobCore {
     /// Its function returned. True if that was not the end: it lets go of its thread.
@@ -31,7 +31,7 @@ impl JobCore {
             }
             Some(Parking::LetGo) => {
                 this.set_thread(0);
-                Self::perform(py, &this.core, this.core.let_go(&this.job));
+                in_place::perform_leaving(py, this, this.core.let_go(&this.job));
             }
             Some(Parking::Sync { value, timeout, when_writable }) => {
                 let timeout = attach::timeout("timeout", timeout)?;
@@ -45,10 +45,10 @@ impl JobCore {
                             }
                             this.core.leave_meeting(&this.job, number, true);
                         }
-                        Self::perform(py, &this.core, wanted);
+                        in_place::perform_leaving(py, this, wanted);
                     }
                     // Told to stop, or left by its owner, meanwhile: its next step hears of it.
-                    Err(_) => Self::perform(py, &this.core, this.core.let_go(&this.job)),
+                    Err(_) => in_place::perform_leaving(py, this, this.core.let_go(&this.job)),
                 }
             }
         }
@@ -102,7 +102,12 @@ impl JobCore {
         let Some(ended) = ended else { return Ok(done) };
         this.set_thread(0);
         drop((ended.payload, ended.evicted));
-        Self::perform(py, &this.core, ended.call);
+        // What the user has called at the end may take long: another thread is to come for what waits.
+        if this.has_callbacks() || this.pool().get().has_on_end() {
+            Self::perform(py, &this.core, ended.call);
+        } else {
+            in_place::perform_leaving(py, this, ended.call);
+        }
         if let Some(owned) = this.owned() {
             if let Ok(event_loop) = owned.event_loop.get().core() {
                 event_loop.disown(&owned.owner, &this.job);

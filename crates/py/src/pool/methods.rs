@@ -16,6 +16,7 @@ use super::wishes::Wishes;
 use super::{Opened, PoolCore, WhenFull};
 use crate::arguments::callable;
 use crate::attach;
+use crate::event_loop::LoopCore;
 use crate::job::{JobCore, status_object};
 use crate::worker::Worker;
 
@@ -62,11 +63,11 @@ impl PoolCore {
             "run_here" => WhenFull::RunHere,
             _ => WhenFull::Refuse,
         };
-        let host = Arc::new(PythonHost { pool: OnceLock::new(), core: OnceLock::new() });
+        let host = Arc::new(PythonHost { pool: OnceLock::new(), core: OnceLock::new(), home: OnceLock::new() });
         _ = host.pool.set(PyWeakrefReference::new(slf.as_any())?.unbind());
         let pool = Pool::new(options, Box::new(SharedHost(host.clone())));
         _ = host.core.set(Arc::downgrade(&pool));
-        let opened = Opened { pool, name, when_full, full_timeout, job_class, on_submit, on_start, on_end };
+        let opened = Opened { pool, name, when_full, full_timeout, job_class, on_submit, on_start, on_end, host };
         if slf.get().opened.set(opened).is_err() {
             return Err(PyRuntimeError::new_err("ThreadPool.__init__ was called twice"));
         }
@@ -185,6 +186,17 @@ impl PoolCore {
     fn _worker(&self, py: Python<'_>, lane: usize) -> PyResult<Worker> {
         let lane = if lane == 0 { Lane::Jobs } else { Lane::Errands };
         Ok(Worker::arrive(self.core(py)?, lane))
+    }
+
+    /// Have the jobs that the threads of this loop enqueue with `in_place=True` run by them alone. Before it has a job.
+    fn _use_threads_of(&self, event_loop: &LoopCore) -> PyResult<()> {
+        let opened = self.opened()?;
+        let core = event_loop.core()?;
+        if opened.host.home.set(Arc::downgrade(core)).is_err() {
+            return Err(PyRuntimeError::new_err(format!("pool {:?} uses the threads of a loop already", opened.name)));
+        }
+        opened.pool.set_home(event_loop.address());
+        Ok(())
     }
 
     fn _start_failed(&self, lane: usize) -> PyResult<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use manyhands_core::owned::Owner;
-use manyhands_core::pool::{Call as Wanted, Entrance, Job, Lane, Refusal};
+use manyhands_core::pool::{Call as Wanted, Entrance, Job, Refusal};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -120,11 +120,11 @@ impl PoolCore {
             placed.0 = false;
             in_place::take_later(pool);
         }
-        let starts = matches!(wanted, Wanted::Start(_));
+        let starts = matches!(wanted, Wanted::Start(_) | Wanted::Send);
         Self::perform(slf, pool, wanted);
-        if starts && !pool.has_threads(Lane::Jobs) {
-            object.get().leave_owner();
+        if starts && !pool.has_threads() {
             if let Some(held) = pool.withdraw(&job) {
+                object.get().leave_owner();
                 drop(held);
                 return Err(PyRuntimeError::new_err(format!(
                     "pool {:?} has no thread and could not start one: the process has as many as it may",
