@@ -165,7 +165,7 @@ def test_the_loop_stops_and_the_pool_does_what_is_left(home_pool, loop, joined, 
 
 
 def test_a_drain_does_not_wait_for_what_was_sent_for(home_pool, loop, joined, ask):
-    """T75f. A loop that drains takes no job: the pool does it, while a job in place and its callback keep the drain from its end."""
+    """T75f. A loop that drains takes no job: the pool does it, while jobs in place keep the drain from its end."""
     pool = home_pool(2)
     with joined(loop, 3) as threads, Gate() as held, Gate() as ends, Gate() as late:
         ask(pool, held)
@@ -184,10 +184,9 @@ def test_a_drain_does_not_wait_for_what_was_sent_for(home_pool, loop, joined, as
 def test_the_main_thread_joins_and_the_pool_does_what_is_left(home_pool, loop, joined, sent_for):
     """T75f. It would be woken for a job, and never runs one: while it is here the pool starts its own threads."""
     pool = home_pool(2)
-    with joined(loop, 3) as threads:
-        with sent_for(pool, threading.current_thread) as (_, waits):
-            loop.join(timeout=0.001)
-            assert waits.result(LONG) not in threads
+    with joined(loop, 3) as threads, sent_for(pool, threading.current_thread) as (_, waits):
+        loop.join(timeout=0.001)
+        assert waits.result(LONG) not in threads
 
 
 def test_a_watch_whose_strand_ends_beside_one_that_was_sent_for_is_told(home_pool, loop, joined, sent_for, pair):

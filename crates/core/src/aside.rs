@@ -3,13 +3,13 @@
 //! Where threads run user code in parallel the lead is given away at once: another thread polls beside the job. Where one
 //! thread at a time runs user code that costs more than a short job: each of the two threads lets go of the
 //! interpreter's lock at its system calls, the other one takes it, and both are woken again and again. So there the lead is
-//! kept, as it is kept in a handler, and the standby takes it over from a job that lasts. After one that did, others may wait
-//! for something too, and for a while the lead is given away at the beginning of each job.
+//! kept, as it is kept in a handler, and the standby takes it over from a job that lasts. Where more than a few of them do, the
+//! lead is given away at the beginning of each.
 
 use crate::Payload;
 use crate::clock::monotonic;
 use crate::event_loop::EventLoop;
-use crate::hub::{Lead, Wake};
+use crate::hub::{Lead, State, Wake};
 use crate::seat::Seat;
 use crate::watch::Finished;
 
@@ -17,8 +17,19 @@ use crate::watch::Finished;
 /// that has other work; with 700 us there a Flask request costs a tenth more.
 const SHORT_JOB: u64 = 1_000_000;
 
-/// So many jobs after one that lasted longer, the lead is given away at the beginning of each.
-pub(crate) const IMPATIENCE: u32 = 32;
+/// A job that lasted longer counts so much; a short one takes one off.
+const LASTED: u32 = 8;
+/// From so much on the lead is given away at the beginning of each job: when more than one in nine lasts. One that was held up by
+/// the machine is no reason: two threads at a time make more jobs last, and would never again be one.
+const IMPATIENT: u32 = 2 * LASTED;
+const MOST_IMPATIENT: u32 = 2 * IMPATIENT;
+
+impl<P: Payload> State<P> {
+    /// A job on a joined thread has lasted.
+    pub(crate) fn count_lasting(&mut self) {
+        self.impatience = (self.impatience + LASTED).min(MOST_IMPATIENT);
+    }
+}
 
 impl<P: Payload> EventLoop<P> {
     /// The thread is about to be in user code that is no handler, perhaps for long: what it has run is ended, its strand is
@@ -29,7 +40,8 @@ impl<P: Payload> EventLoop<P> {
         self.end_turn(seat);
         let mut hub = self.hub.lock();
         let leads = matches!(hub.lead, Lead::Held { seat: holder, .. } if holder == seat.id());
-        let wake = if leads && !self.hub.parallel && hub.impatient == 0 {
+        seat.keeps = leads && !self.hub.parallel && hub.impatience < IMPATIENT;
+        let wake = if seat.keeps {
             // Not overdue before so much later.
             hub.lead = Lead::Held { seat: seat.id(), since: seat.now + SHORT_JOB.saturating_sub(self.hub.handover) };
             self.hub.call_standby(&mut hub)
@@ -60,9 +72,15 @@ impl<P: Payload> EventLoop<P> {
         let lasted = now.saturating_sub(seat.now) > SHORT_JOB;
         seat.now = now;
         let mut hub = self.hub.lock();
-        hub.impatient = if lasted { IMPATIENCE } else { hub.impatient.saturating_sub(1) };
-        if let Lead::Held { seat: holder, since } = &mut hub.lead
-            && *holder == seat.id()
+        let leads = matches!(hub.lead, Lead::Held { seat: holder, .. } if holder == seat.id());
+        match (lasted, seat.keeps && !leads) {
+            (false, _) => hub.impatience = hub.impatience.saturating_sub(1),
+            // Whoever took the lead over has counted it.
+            (true, true) => {}
+            (true, false) => hub.count_lasting(),
+        }
+        if let Lead::Held { since, .. } = &mut hub.lead
+            && leads
         {
             *since = (*since).min(now);
         }

@@ -132,8 +132,8 @@ pub(crate) struct State<P: Payload> {
     pub(crate) in_place: Vec<JobRef>,
     /// For each of these a thread is to take a place. Changed while attached only.
     pub(crate) sent: VecDeque<P>,
-    /// How many jobs on joined threads, from now on, are expected to last: their threads give the lead away at once.
-    pub(crate) impatient: u32,
+    /// How far jobs on joined threads are expected to last: see `aside`.
+    pub(crate) impatience: u32,
     /// Threads whose `join` ends when the loop is idle.
     pub(crate) idle_waiters: usize,
     pub(crate) next_seat: u64,
@@ -190,7 +190,7 @@ impl<P: Payload> Hub<P> {
                 polls: 0,
                 wakes: 0,
                 standbys: 0,
-                impatient: 0,
+                impatience: 0,
                 ready: VecDeque::new(),
                 messages: VecDeque::new(),
                 urgent: VecDeque::new(),

@@ -84,6 +84,8 @@ pub struct Seat<P: Payload> {
     /// It has just waited: `now` is old, because taking the interpreter back may have taken long.
     pub(crate) waited: bool,
     pub(crate) idle: bool,
+    /// It has kept the lead when it stepped aside.
+    pub(crate) keeps: bool,
     /// It has served somebody who sent for a thread, and run nothing since.
     pub(crate) came: bool,
     /// With `until_idle`: a look found nothing, but somebody was inside.
@@ -176,6 +178,7 @@ impl<P: Payload> EventLoop<P> {
             now,
             waited: false,
             idle: false,
+            keeps: false,
             came: false,
             probed: false,
             seen_polls: 0,

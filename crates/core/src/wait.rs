@@ -91,7 +91,7 @@ impl<P: Payload> EventLoop<P> {
         let blocking = !hub.has_ready() && !seat.poll_due && !seat.options.one_tick && !probing;
         let idle_waiter = usize::from(idling && blocking);
         if took_over && hub.places > 0 {
-            hub.impatient = crate::aside::IMPATIENCE;
+            hub.count_lasting();
         }
         hub.lead = Lead::Polling { seat: seat.id(), blocking };
         hub.poller_woken = false;

@@ -186,7 +186,7 @@ class Server:
                 self.environ["wsgi.url_scheme"] = "https"
             self.loop = ThreadedEventLoop(threads + 1, name=name)
             undo.callback(self.loop.close)
-            self.pool._use_threads_of(self.loop)
+            self.pool._use_threads_of(self.loop)  # noqa: SLF001 - the one user
             self._watch = self.loop.add(self._listening, Events.READ, self._on_ready, name="listener", close=True)
             self._watch.pause()
             undo.pop_all()
