@@ -195,16 +195,16 @@ impl Drop for Occupied {
 }
 
 /// Everything that can fail before a job is run, which would then be lost.
-struct Ready {
+struct Ready<'py> {
     pool: Arc<CorePool>,
     worker: Py<Worker>,
-    serve: Py<PyAny>,
+    serve: &'py Bound<'py, PyAny>,
 }
 
-impl Ready {
-    fn new(py: Python<'_>, pool: &Arc<CorePool>) -> PyResult<Self> {
+impl<'py> Ready<'py> {
+    fn new(py: Python<'py>, pool: &Arc<CorePool>) -> PyResult<Self> {
         static SERVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let serve = SERVE.import(py, "manyhands._pool_thread", "serve")?.clone().unbind();
+        let serve = SERVE.import(py, "manyhands._pool_thread", "serve")?;
         Ok(Self { pool: pool.clone(), worker: Worker::for_one(py, pool)?, serve })
     }
 
@@ -245,7 +245,7 @@ impl Ready {
         for finished in core.take_finished(seat) {
             LoopCore::pay(owner, finished);
         }
-        let result = self.serve.call1(py, (self.worker,)).map(|_| ());
+        let result = self.serve.call1((self.worker,)).map(|_| ());
         let again = place(|place| {
             place.running = 0;
             core::mem::take(&mut place.again)
