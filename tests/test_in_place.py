@@ -313,7 +313,7 @@ def test_a_watch_is_served_while_a_job_runs_in_place(make_pool, loop, joined, pa
 
 
 @pytest.mark.skipif(not _guards.gil_enabled(), reason="with threads in parallel the lead is given away at once")
-@pytest.mark.parametrize("held_up", [0, 25], ids=["all of them short", "one in sixteen held up"])
+@pytest.mark.parametrize("held_up", [0, 13], ids=["all of them short", "one in thirty held up"])
 def test_short_jobs_in_place_wake_no_second_thread(make_pool, loop, joined, held_up):
     """T75f. With the GIL a thread that runs one short job after the other keeps the lead; ADR 11. Half of them, at least: the
     machine may hold up any, and that is no reason to give the lead away for the next ones.

@@ -32,6 +32,7 @@ THREADS_MEET = {
     "test_promises",
     "test_serve",
     "test_server_end",
+    "test_server_threads",
     "test_slow_clients",
     "test_streams",
     "test_websocket",

@@ -43,7 +43,8 @@ impl<P: Payload> EventLoop<P> {
         seat.keeps = leads && !self.hub.parallel && hub.impatience < IMPATIENT;
         let wake = if seat.keeps {
             // Not overdue before so much later.
-            hub.lead = Lead::Held { seat: seat.id(), since: seat.now + SHORT_JOB.saturating_sub(self.hub.handover) };
+            let since = seat.now + SHORT_JOB.saturating_sub(self.hub.handover);
+            hub.lead = Lead::Held { seat: seat.id(), since, aside: true };
             self.hub.call_standby(&mut hub)
         } else {
             if leads {
@@ -79,10 +80,11 @@ impl<P: Payload> EventLoop<P> {
             (true, true) => {}
             (true, false) => hub.count_lasting(),
         }
-        if let Lead::Held { since, .. } = &mut hub.lead
+        if let Lead::Held { since, aside, .. } = &mut hub.lead
             && leads
         {
             *since = (*since).min(now);
+            *aside = false;
         }
     }
 }

@@ -39,8 +39,8 @@ pub(crate) enum Lead {
     Free,
     /// That seat is in the poller, or on its way into it; `blocking` if it waits for longer than zero.
     Polling { seat: u64, blocking: bool },
-    /// That seat keeps the lead while it runs what it found; `since` it last polled, in nanoseconds.
-    Held { seat: u64, since: u64 },
+    /// That seat keeps the lead while it runs what it found; `since` it last polled, in nanoseconds. `aside`: it runs a job.
+    Held { seat: u64, since: u64, aside: bool },
 }
 
 /// Something to run.

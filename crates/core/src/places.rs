@@ -93,9 +93,10 @@ impl<P: Payload> EventLoop<P> {
         let mut hub = self.hub.lock();
         let full = hub.places + hub.sent.len() + 1 >= hub.seats.len();
         // One of the pool's slots is free. If its jobs have all the places, and there are as many as slots, one of them has ended and
-        // its place will be free too, when that job's callbacks have run. Otherwise a job may have it for long.
+        // its place will be free too, when that job's callbacks have run. Otherwise a job may have it for long, and so may
+        // the one that another pool has sent for.
         let others = || hub.in_place.iter().any(|job| !core::ptr::addr_eq(Arc::as_ptr(&job.pool), pool));
-        if hub.sends_nobody() || full && (slots >= hub.seats.len() || others()) {
+        if hub.sends_nobody() || full && (slots >= hub.seats.len() || !hub.sent.is_empty() || others()) {
             return Err(sent);
         }
         hub.sent.push_back(sent);

@@ -257,7 +257,7 @@ pub trait Poller: Send + Sync {
         Ok(())
     }
 
-    /// Forget `fd`. When this has returned, nothing here keeps its file open.
+    /// Forget `fd`. When this has returned, no wait keeps its file open.
     ///
     /// # Errors
     /// `BadDescriptor` for a negative number; `Missing` if it is closed, reused or was never registered.

@@ -218,7 +218,9 @@ impl<P: Payload> EventLoop<P> {
             (Life::Draining, _) => self.hub.wake_all(&mut hub),
             _ => Wake::Nobody,
         };
-        let unserved = if hub.sends_nobody() { core::mem::take(&mut hub.sent) } else { VecDeque::new() };
+        // Of the places that are left none may be free for long.
+        let full = hub.places + 1 >= hub.seats.len();
+        let unserved = if full || hub.sends_nobody() { core::mem::take(&mut hub.sent) } else { VecDeque::new() };
         self.hub.changed.notify_all();
         drop(hub);
         self.wake(wake);

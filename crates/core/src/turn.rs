@@ -214,7 +214,7 @@ impl<P: Payload> EventLoop<P> {
             return true;
         }
         match hub.lead {
-            Lead::Held { seat: holder, since } if holder != seat.id() => {
+            Lead::Held { seat: holder, since, .. } if holder != seat.id() => {
                 // Without parallelism the thread that leads runs what it found, until it is overdue.
                 self.hub.parallel || hub.inside == 0 || self.hub.overdue(since, monotonic())
             }
@@ -226,7 +226,7 @@ impl<P: Payload> EventLoop<P> {
         match hub.lead {
             Lead::Free => true,
             Lead::Polling { .. } => false,
-            Lead::Held { seat: holder, since } => holder == seat.id() || self.hub.overdue(since, monotonic()),
+            Lead::Held { seat: holder, since, .. } => holder == seat.id() || self.hub.overdue(since, monotonic()),
         }
     }
 

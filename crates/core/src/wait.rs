@@ -90,7 +90,7 @@ impl<P: Payload> EventLoop<P> {
         let probing = idling && (!seat.probed || hub.quiet());
         let blocking = !hub.has_ready() && !seat.poll_due && !seat.options.one_tick && !probing;
         let idle_waiter = usize::from(idling && blocking);
-        if took_over && hub.places > 0 {
+        if took_over && matches!(hub.lead, Lead::Held { aside: true, .. }) {
             hub.count_lasting();
         }
         hub.lead = Lead::Polling { seat: seat.id(), blocking };
@@ -115,7 +115,7 @@ impl<P: Payload> EventLoop<P> {
         if seat.options.one_tick {
             seat.tick_left.get_or_insert(hub.ready.len() + hub.urgent.len());
         }
-        hub.lead = Lead::Held { seat: seat.id(), since: seat.now };
+        hub.lead = Lead::Held { seat: seat.id(), since: seat.now, aside: false };
         if hub.has_ready() && self.hub.handover == 0 {
             self.wake(self.hub.unpark(&mut hub));
         }
@@ -224,7 +224,7 @@ impl<P: Payload> EventLoop<P> {
         let slack = if self.hub.handover == 0 { 0 } else { STANDBY_SLACK };
         let mut limit = seat.deadline;
         let held_since = match hub.lead {
-            Lead::Held { seat: holder, since } if holder != seat.id() => Some(since),
+            Lead::Held { seat: holder, since, .. } if holder != seat.id() => Some(since),
             _ => None,
         };
         if held_since.is_some() && hub.standby.is_none() {

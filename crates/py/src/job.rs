@@ -183,15 +183,16 @@ impl JobCore {
     pub fn begin(slf: &Bound<'_, Self>) -> PyResult<Work> {
         let (this, py) = (slf.get(), slf.py());
         let context = this.context(py)?;
-        // SAFETY: attached, and `context` is a Context: it was made by PyContext_CopyCurrent.
-        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-            return Err(PyErr::fetch(py));
-        }
-        if this.job.steps() {
+        let work = if this.job.steps() {
             let step = python!(py, "manyhands._running", "step")?.clone().unbind();
-            return Ok(Work { function: step, args: PyTuple::new(py, [slf])?.unbind(), kwargs: None });
-        }
-        this.late(|late| late.work.take()).ok_or_else(|| PyRuntimeError::new_err("the job has begun before"))
+            Work { function: step, args: PyTuple::new(py, [slf])?.unbind(), kwargs: None }
+        } else {
+            let work = this.late(|late| late.work.take());
+            work.ok_or_else(|| PyRuntimeError::new_err("the job has begun before"))?
+        };
+        // Last: nobody leaves it if this fails.
+        // SAFETY: attached, and `context` is a Context: it was made by PyContext_CopyCurrent.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 { Err(PyErr::fetch(py)) } else { Ok(work) }
     }
 
     /// Its own, a copy of that of the enqueue; gone once it has ended.

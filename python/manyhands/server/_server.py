@@ -244,7 +244,7 @@ class Server:
             LoopClosed: it was stopped.
         """
         self.loop.start()
-        self.loop.post(self._begin, START_LOOKS)
+        self.loop.post(self._begin, self.pool.threads + 1, START_LOOKS)
 
     def __enter__(self) -> Self:
         """Start it; leaving the `with` block stops it."""
@@ -324,10 +324,10 @@ class Server:
             with contextlib.suppress(WatchRemoved, LoopClosed):
                 self._watch.resume()
 
-    def _begin(self, looks: int) -> None:
+    def _begin(self, threads: int, looks: int) -> None:
         """Accept when every thread is here. While there is one only, requests would get threads of the pool."""
-        if looks and self.loop.joined <= self.pool.threads:
-            self.loop.call_later(START_LOOK, self._begin, looks - 1)
+        if looks and self.loop.joined < threads:
+            self.loop.call_later(START_LOOK, self._begin, threads, looks - 1)
             return
         with contextlib.suppress(WatchRemoved):
             self._watch.resume()

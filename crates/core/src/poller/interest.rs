@@ -19,10 +19,14 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use super::descriptor::Identity;
 use super::wake::Wake;
 use super::{Events, MAX_EVENTS, Mode, PollError, PollEvent};
+
+/// How long a delete waits for a wait that was woken, at the most.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Registration {
     token: u64,
@@ -126,11 +130,12 @@ impl Interest {
         let mut state = self.lock();
         let removed = state.registrations.remove(&fd).ok_or(PollError::Missing)?;
         if state.waiting {
-            // Its wait ends by itself, without the interpreter and without any other lock.
-            let wait = state.waits;
+            // Its wait ends by itself, without the interpreter and without any other lock; not if somebody has closed the
+            // eventfd, so nobody waits for that for ever.
+            let (wait, patience) = (state.waits, Instant::now() + PATIENCE);
             self.wake.signal();
-            while state.waits == wait {
-                state = self.over.wait(state, None);
+            while state.waits == wait && Instant::now() < patience {
+                state = self.over.wait(state, Some(PATIENCE));
             }
         }
         drop(state);

@@ -221,6 +221,7 @@ fn a_file_that_is_deleted_and_closed_beside_a_wait_is_closed(kind: PollerKind) {
                 _ = within(&*poller, LONG);
             }
         });
+        let _end = End(&over, &*poller);
         let mut listener = TcpListener::bind("127.0.0.1:0");
         let mut rounds = 0;
         while let Ok(listening) = listener
@@ -233,11 +234,19 @@ fn a_file_that_is_deleted_and_closed_beside_a_wait_is_closed(kind: PollerKind) {
             drop(listening);
             listener = TcpListener::bind(address);
         }
-        over.store(true, Ordering::Relaxed);
-        poller.wake();
         rounds
     });
     assert_eq!(taken, 1_000, "then the port was not free");
+}
+
+/// Ends the thread that waits, also when the test fails.
+struct End<'a>(&'a AtomicBool, &'a dyn Poller);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.wake();
+    }
 }
 
 fn changes_race_the_wait_and_no_event_is_lost(kind: PollerKind) {

@@ -188,7 +188,9 @@ impl PoolCore {
         Ok(Worker::arrive(self.core(py)?, lane))
     }
 
-    /// Have the jobs that the threads of this loop enqueue with `in_place=True` run by them alone. Before it has a job.
+    /// Have the jobs that the threads of this loop enqueue with `in_place=True` run by them, before it has any. Other jobs
+    /// still get a thread of the pool, and so do these where no thread of the loop can come; a thread that is there helps.
+    /// One pool a loop: of two, one may find the places taken by the other.
     fn _use_threads_of(&self, event_loop: &LoopCore) -> PyResult<()> {
         let opened = self.opened()?;
         let core = event_loop.core()?;
