@@ -165,7 +165,9 @@ impl<P: Payload> EventLoop<P> {
                 *left -= 1;
             }
             self.step_inside(&mut hub, seat);
-            let wake = match (self.hub.parallel && (hub.has_ready() || hub.sent_for()), hub.lead) {
+            let wake = match (self.hub.parallel && hub.has_ready(), hub.lead) {
+                // This thread would have come, and runs this first, perhaps for long.
+                _ if hub.sent_for() => self.hub.wake_for_place(&mut hub),
                 (true, _) => self.hub.unpark(&mut hub),
                 (false, Lead::Held { .. }) => self.hub.call_standby(&mut hub),
                 _ => Wake::Nobody,
