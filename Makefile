@@ -114,7 +114,8 @@ test-python: .venv/.built
 test-ft: .venv-ft/.built  ## the tests without the GIL
 	@# What a framework imports is walked through by every collection there, and tests make many.
 	.venv-ft/bin/python -X gil=0 -m pytest -m "not stress and not whole" --ignore-glob="*/test_django*" \
-		--ignore-glob="*/test_flask*" --ignore-glob="*/test_framework*" --ignore-glob="*/test_fuzz*" $(PYTEST)
+		--ignore-glob="*/test_flask*" --ignore-glob="*/test_framework*" --ignore-glob="*/test_fuzz*" \
+		--ignore-glob="*/test_demo*" --ignore-glob="*/test_docs*" --ignore-glob="*/test_cli*" $(PYTEST)
 
 # Three ways to make a race likelier: hand the GIL on a hundred times as often; take the GIL away; and then run each
 # test on three threads at once, with as many loops side by side.
