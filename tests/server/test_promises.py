@@ -181,6 +181,7 @@ class Site:
         self.events: list[Events] = []
         self.gates: list[Gate] = []
         self._free = iter(self.gates)
+        self._free_lock = threading.Lock()  # without the GIL an iterator gives one gate to two threads
 
     def __call__(self, environ, start_response):
         path = environ["PATH_INFO"]
@@ -193,7 +194,9 @@ class Site:
             self.events.append(events)
             return events
         if path == "/wait":
-            next(self._free)()
+            with self._free_lock:
+                gate = next(self._free)
+            gate()
         return hello(environ, start_response)
 
 
