@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 
@@ -11,7 +12,7 @@ import manyhands as mh
 from gate import Gate
 from manyhands import _monitor
 from manyhands.testing import wait_all_idle
-from support import LONG
+from support import LONG, wait_until
 
 
 class Records(logging.Handler):
@@ -175,3 +176,59 @@ def test_a_task_that_nobody_is_found_for_is_a_task(make_loop):
         task = 1
 
     assert mh._sight.what_runs(make_loop(), Seat()) == "a task"  # type: ignore[arg-type]
+
+
+class Cycle:
+    """Ends by the collector alone."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_loops_that_the_collector_ends_while_they_are_gone_through_are_forgotten():
+    """Its list of loops changes at any moment: before CPython 3.12 also in the middle of `list(d.items())`."""
+    monitor = _monitor._Monitor()
+    monitor.ending = True  # no thread: this one does its work
+    kept = Cycle()
+    before = gc.get_threshold()
+    gc.collect()
+    try:
+        gc.set_threshold(1_000_000)
+        for thing in [kept, *(Cycle() for _ in range(100))]:
+            monitor.add(thing)
+        monitor.leave(kept)
+        del thing
+        gc.set_threshold(gc.get_count()[0] + 30)  # a collection after the thirtieth thing that is made from here
+        monitor.forget_unserved()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert (monitor.loops, monitor.calls) == ({}, {})
+
+
+def test_a_filter_of_the_log_that_raises_ends_no_deadline(make_loop, make_pool, joined, records, monkeypatch):
+    """The program's own logging may fail: that is told, and every other loop, pool and report is looked after still."""
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: told.append(hooked.exc_value))
+    logger = logging.getLogger("manyhands.loop")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError(record.getMessage())
+
+    logger.addFilter(refuse)
+    try:
+        loop = make_loop(slow_handler=0.01)
+        with joined(loop, 2), Gate() as gate, Gate() as second:
+            loop.post(gate)
+            gate.wait_entered()
+            wait_until(lambda: told)
+            logger.removeFilter(refuse)
+            loop.post(second)
+            assert records.came.wait(LONG), "the next handler that blocks was not logged"
+            assert "longer than slow_handler" in records.texts[0]
+        job = make_pool(1).enqueue(mh.sleep_blocking, LONG, deadline=mh.now() + 0.01)
+        with pytest.raises(mh.JobAborted):
+            job.result(LONG)
+    finally:
+        logger.removeFilter(refuse)
+    assert {type(error) for error in told} == {ZeroDivisionError}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ _IDLE = 10
 class _Monitor:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # Plain dicts of weak references: to copy one is one step, whoever collects a loop or a pool meanwhile.
+        # Plain dicts of weak references, of which entries go at any moment: the collector calls `forget`. To list the keys or
+        # the values of one is one step; to list its items is not, where a new tuple may start a collection.
         self.loops: dict[int, weakref.ref[EventLoop]] = {}
         self.pools: dict[int, weakref.ref[ThreadPool]] = {}
         # How many calls serve each loop. One that nobody serves stays until the next look: a program that calls
@@ -67,6 +69,11 @@ class _Monitor:
     def forget(self, key: int) -> None:
         self.loops.pop(key, None)
         self.calls.pop(key, None)
+
+    def forget_unserved(self) -> None:
+        for key in list(self.calls):
+            if self.calls.get(key) == 0:
+                self.forget(key)
 
     def add_pool(self, pool: ThreadPool) -> None:
         with self.lock:
@@ -97,8 +104,7 @@ class _Monitor:
             rung = _core.alarm_wait(rung, 0.0)
             pause = min(self.look_at_loops(reported), self.look_at_pools())
             with self.lock:
-                for key in [key for key, calls in list(self.calls.items()) if calls == 0]:
-                    self.forget(key)
+                self.forget_unserved()
                 if self.ending or not (self.loops or self.pools):
                     self.thread = None
                     return
@@ -111,9 +117,9 @@ class _Monitor:
         # It holds none of them while it waits: they could not be collected.
         while loops:
             loop = loops.pop()
-            with contextlib.suppress(ManyhandsError):  # closed meanwhile
+            pause = min(pause, loop.slow_handler / 2)
+            with _going_on():
                 busy |= _look(loop, reported)
-                pause = min(pause, loop.slow_handler / 2)
         return pause if busy else pause * _IDLE
 
     def look_at_pools(self) -> float:
@@ -122,16 +128,29 @@ class _Monitor:
         pools = [pool for reference in list(self.pools.values()) if (pool := reference()) is not None]
         while pools:
             pool = pools.pop()
-            with contextlib.suppress(ManyhandsError):
+            with _going_on():
                 expires, silent = pool._expire()
                 if expires is not None:
                     pause = min(pause, max(0.0, expires - _core.now()))
                 while silent:
-                    _report_silent(pool, silent.pop())
+                    with _going_on():
+                        _report_silent(pool, silent.pop())
             if not pools:
                 # A pool that nobody holds any more is looked for now and then: its entry is the monitor's reason to stay.
                 pause = min(pause, _POOL_LOOK)
         return pause
+
+
+@contextlib.contextmanager
+def _going_on() -> Iterator[None]:
+    """Whatever goes wrong with one loop, pool or report (a filter of the program's log raises): the others need it."""
+    try:
+        yield
+    except ManyhandsError:
+        pass  # closed meanwhile
+    except Exception:  # noqa: BLE001 - it is told as what ends a thread is told
+        with contextlib.suppress(Exception):
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:

@@ -76,7 +76,8 @@ class CapacityLimiter:
         return math.inf if self._total == math.inf else self._permits.free
 
     def _holders(self) -> tuple[object, ...]:
-        return tuple(borrower for borrower, state in list(self._borrowers.items()) if state is True)
+        # The keys alone, which is one step: a list of the items may start a collection, and who is collected gives back.
+        return tuple(borrower for borrower in list(self._borrowers) if self._borrowers.get(borrower) is True)
 
     async def acquire(self) -> None:
         """Borrow one for the running task, waiting in line for it.
