@@ -114,8 +114,7 @@ test-python: .venv/.built
 test-ft: .venv-ft/.built  ## the tests without the GIL
 	@# What a framework imports is walked through by every collection there, and tests make many.
 	.venv-ft/bin/python -X gil=0 -m pytest -m "not stress and not whole" --ignore-glob="*/test_django*" \
-		--ignore-glob="*/test_flask*" --ignore-glob="*/test_framework*" --ignore-glob="*/test_fuzz*" \
-		--ignore-glob="*/test_demo*" --ignore-glob="*/test_docs*" --ignore-glob="*/test_cli*" $(PYTEST)
+		--ignore-glob="*/test_flask*" --ignore-glob="*/test_framework*" --ignore-glob="*/test_fuzz*" $(PYTEST)
 
 # Three ways to make a race likelier: hand the GIL on a hundred times as often; take the GIL away; and then run each
 # test on three threads at once, with as many loops side by side.
@@ -131,7 +130,7 @@ test-races-ft: .venv-ft/.built
 loom: | need-rust  ## the models of the core's races, every interleaving of them
 	@# One at a time: what is the process's own (the counters, the list for a fork) would make two models disturb each other.
 	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 LOOM_MAX_BRANCHES=10000 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
-		cargo test --quiet --release -p manyhands-core --test loom -- --test-threads=1
+		cargo test --quiet --profile loom -p manyhands-core --test loom -- --test-threads=1
 
 .PHONY: machine
 machine: .venv/.built  ## ten thousand random steps of jobs against the model of their table

@@ -18,6 +18,8 @@ from manyhands.cli._failure import Failure
 from manyhands.cli._load import Load, LoadRun, Wrong
 from support import LONG
 
+pytestmark = pytest.mark.whole
+
 Serve = Callable[[socket.socket], None]
 
 

@@ -17,6 +17,8 @@ import manyhands as mh
 from manyhands import _core, blocking, coroutines, debug, errors, testing
 from manyhands.cli import COMMANDS
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)

@@ -26,6 +26,8 @@ from manyhands.cli._demo_process import DemoProcess
 from manyhands.cli._failure import Failure
 from support import LONG, wait_until
 
+pytestmark = pytest.mark.whole
+
 
 class EchoProcess(DemoProcess):
     """`manyhands echo` on a free port."""

@@ -23,6 +23,8 @@ from forwarding import carry, echo, forward, run, target
 from manyhands.cli import main
 from support import LONG, wait_until
 
+pytestmark = pytest.mark.whole
+
 TLS = ("--tls-cert", certified.certificate(), "--tls-key", certified.key())
 MIB = 2**20
 

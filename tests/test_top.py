@@ -26,6 +26,8 @@ from pooling import occupied
 from serving import hello
 from support import wait_until
 
+pytestmark = pytest.mark.whole
+
 dashboard = mh.debug.dashboard
 
 COLOURS = re.compile(r"\x1b\[[\d;]*m")

@@ -12,6 +12,8 @@ from manyhands.testing import hold, wait_all_idle
 from readers import Reader
 from support import LONG
 
+pytestmark = pytest.mark.whole
+
 READ, WRITE, PRIORITY = mh.Events.READ, mh.Events.WRITE, mh.Events.PRIORITY
 
 Reason = mh.RemovalReason

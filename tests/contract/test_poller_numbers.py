@@ -19,6 +19,8 @@ from manyhands.testing import hold, wait_all_idle
 from readers import POLLERS, Reader, first_events
 from support import LONG
 
+pytestmark = pytest.mark.whole
+
 READ, WRITE, PRIORITY = mh.Events.READ, mh.Events.WRITE, mh.Events.PRIORITY
 
 Reason = mh.RemovalReason

@@ -20,6 +20,8 @@ from manyhands.testing import wait_all_idle
 from readers import Reader, first_events
 from support import LONG
 
+pytestmark = pytest.mark.whole
+
 READ, WRITE, PRIORITY = mh.Events.READ, mh.Events.WRITE, mh.Events.PRIORITY
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SLEEPERS = {"time.sleep", "asyncio.sleep", "signal.pause"}
