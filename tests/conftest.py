@@ -24,10 +24,7 @@ from manyhands import testing
 from manyhands.testing import MockClock
 from proactors import backend, file, make_proactor, proactor, ring  # noqa: F401 - fixtures
 from signal_scripts import PRELUDE
-from support import LONG, wait_until
-
-OWN_THREADS = {"mh-monitor"}
-"""Threads of the library that outlive a test by design, and end by themselves."""
+from support import LONG, OWN_THREADS, wait_until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,6 +15,9 @@ LONG = 10.0 * float(os.environ.get("MANYHANDS_TEST_PATIENCE", "1"))
 Where everything is slow (ThreadSanitizer), MANYHANDS_TEST_PATIENCE multiplies it.
 """
 
+OWN_THREADS = frozenset({"mh-monitor", "mh-reports"})
+"""Threads of the library that outlive a test by design, and end by themselves: one looks, one writes what it saw."""
+
 
 def xoptions() -> list[str]:
     """The options of this interpreter that another one needs to be the same."""

@@ -11,14 +11,14 @@ import pytest
 import manyhands as mh
 from gate import Gate
 from manyhands.testing import wait_all_idle
-from support import LONG, wait_until
+from support import LONG, OWN_THREADS, wait_until
 
 # -- FAULT 19: stop during start, stop before run --------------------------------------------------
 
 
 def threads_now() -> set[threading.Thread]:
-    """Every thread but the library's one monitor."""
-    return {thread for thread in threading.enumerate() if thread.name != "mh-monitor"}
+    """Every thread but the library's monitor and what writes its reports."""
+    return {thread for thread in threading.enumerate() if thread.name not in OWN_THREADS}
 
 
 def races_of_start_and_stop(rounds: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 import manyhands as mh
 from garbage import Payload, collect
 from manyhands.testing import MockClock, live_objects
-from support import LONG, wait_until
+from support import LONG, OWN_THREADS, wait_until
 
 
 def descriptors() -> set[tuple[str, str]]:
@@ -31,8 +31,8 @@ def descriptors() -> set[tuple[str, str]]:
 
 
 def own_threads() -> set[threading.Thread]:
-    """Every thread but the library's one monitor, which ends by itself when no loop is left."""
-    return {thread for thread in threading.enumerate() if thread.name != "mh-monitor"}
+    """Every thread but the library's monitor and what writes its reports, which end by themselves when no loop is left."""
+    return {thread for thread in threading.enumerate() if thread.name not in OWN_THREADS}
 
 
 @contextlib.contextmanager

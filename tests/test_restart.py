@@ -11,7 +11,7 @@ import manyhands as mh
 from descriptors import count_descriptors
 from gate import Gate
 from manyhands.testing import wait_all_idle
-from support import LONG, wait_until
+from support import LONG, OWN_THREADS, wait_until
 
 READ = mh.Events.READ
 
@@ -82,7 +82,7 @@ def test_a_hundred_joins_and_restarts_cost_no_descriptor(make_loop, spawn):
         loop.restart()
 
     def threads() -> set[str]:
-        return {thread.name for thread in threading.enumerate()} - {"mh-monitor"}
+        return {thread.name for thread in threading.enumerate()} - OWN_THREADS
 
     cycle()
     before = count_descriptors(), threads()

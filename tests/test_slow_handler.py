@@ -10,7 +10,7 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from manyhands import _monitor
+from manyhands import _monitor, _reports
 from manyhands.testing import wait_all_idle
 from support import LONG, wait_until
 
@@ -232,3 +232,61 @@ def test_a_filter_of_the_log_that_raises_ends_no_deadline(make_loop, make_pool, 
     finally:
         logger.removeFilter(refuse)
     assert {type(error) for error in told} == {ZeroDivisionError}
+
+
+def test_a_log_that_blocks_holds_up_no_deadline(make_loop, make_pool, joined, records):
+    """The monitor runs nothing of the program's, which is why it can be relied on: its log is the program's."""
+    gate = Gate()
+    logger = logging.getLogger("manyhands.loop")
+    stuck = logging.Handler()
+    stuck.emit = lambda _: gate()
+    logger.addHandler(stuck)
+    try:
+        loop = make_loop(slow_handler=0.01)
+        with joined(loop, 2), Gate() as slow:
+            loop.post(slow)
+            gate.wait_entered()
+            job = make_pool(1).enqueue(mh.sleep_blocking, LONG, deadline=mh.now() + 0.01)
+            with pytest.raises(mh.JobAborted):
+                job.result(LONG / 2)
+            gate.open()
+    finally:
+        gate.open()
+        logger.removeHandler(stuck)
+    assert len(records.texts) == 1
+
+
+def test_reports_that_a_log_takes_too_slowly_are_bounded_and_counted():
+    """A log that hangs costs a bounded memory; what was left out is said when it goes on."""
+    gate = Gate()
+    texts: list[str] = []
+    logger = logging.Logger("slow")  # noqa: LOG001 - nobody else has it
+    handler = logging.Handler()
+    handler.emit = lambda record: (gate(), texts.append(record.getMessage()))
+    logger.addHandler(handler)
+    reports = _reports.Reports()
+    reports.warn(logger, "report %d", 0)
+    gate.wait_entered()
+    for number in range(1, _reports.MOST + 4):
+        reports.warn(logger, "report %d", number)
+    gate.open()
+    reports.join(LONG)
+    told = [text for text in texts if text.startswith("report")]
+    assert told == [f"report {number}" for number in range(_reports.MOST + 1)]
+    assert [text for text in texts if text not in told] == [
+        "3 more reports like this were left out: the log took them too slowly"
+    ]
+
+
+def test_without_a_thread_to_be_had_a_report_is_written_at_once(monkeypatch, records):
+    """As at the end of the interpreter: rather late by a log that blocks than lost."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reports = _reports.Reports()
+    for number in range(2):
+        reports.warn(logging.getLogger("manyhands.loop"), "report %d", number)
+        assert records.texts[-1] == f"report {number}"
+    reports.join(LONG)

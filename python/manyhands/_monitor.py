@@ -1,7 +1,8 @@
 """One thread of the process that looks after the time when every other is busy.
 
 It names a handler that blocks, with its stack, while it still blocks: nobody else can, if every joined thread is in one.
-It stops jobs whose deadline has passed, and names those that were told to stop and do not check in. It runs no user code.
+It stops jobs whose deadline has passed, and names those that were told to stop and do not check in. It runs no user code:
+what it has to say is logged by another thread, see `_reports`.
 It starts with the first loop that is joined or the first pool that is made, looks twice per `slow_handler` while handlers
 run, backs off to ten times that while nothing does, sleeps until something expires for pools, and ends when nothing is
 left to look after.
@@ -13,16 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from manyhands import _core, _guards
+from manyhands._reports import Reports, going_on
 from manyhands._sight import what_runs
 from manyhands._stacks import stack_text
-from manyhands.errors import ManyhandsError
 
 if TYPE_CHECKING:
     from manyhands._loop import EventLoop
@@ -52,6 +53,7 @@ class _Monitor:
         self.calls: dict[int, int] = {}
         self.thread: threading.Thread | None = None
         self.ending = False
+        self.reports = Reports()
 
     def add(self, loop: EventLoop) -> None:
         with self.lock:
@@ -92,8 +94,10 @@ class _Monitor:
             self.ending = True
             thread = self.thread
         _core.alarm_ring()
+        until = monotonic() + _guards.EXIT_TIMEOUT
         if thread is not None:
             thread.join(_guards.EXIT_TIMEOUT)
+        self.reports.join(max(0.0, until - monotonic()))
 
     def run(self) -> None:
         _core.set_thread_name("mh-monitor")
@@ -118,8 +122,8 @@ class _Monitor:
         while loops:
             loop = loops.pop()
             pause = min(pause, loop.slow_handler / 2)
-            with _going_on():
-                busy |= _look(loop, reported)
+            with going_on():
+                busy |= self.look_at_loop(loop, reported)
         return pause if busy else pause * _IDLE
 
     def look_at_pools(self) -> float:
@@ -128,75 +132,62 @@ class _Monitor:
         pools = [pool for reference in list(self.pools.values()) if (pool := reference()) is not None]
         while pools:
             pool = pools.pop()
-            with _going_on():
+            with going_on():
                 expires, silent = pool._expire()
                 if expires is not None:
                     pause = min(pause, max(0.0, expires - _core.now()))
                 while silent:
-                    with _going_on():
-                        _report_silent(pool, silent.pop())
+                    with going_on():
+                        self.report_silent(pool, silent.pop())
             if not pools:
                 # A pool that nobody holds any more is looked for now and then: its entry is the monitor's reason to stay.
                 pause = min(pause, _POOL_LOOK)
         return pause
 
+    def look_at_loop(self, loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
+        """Log each handler of the loop that has run for longer than `slow_handler`, once; say whether any handler ran."""
+        busy = False
+        for seat in loop._seats():
+            if seat.running is None:
+                continue
+            busy = True
+            key = (id(loop), seat.thread)
+            if seat.running >= loop.slow_handler and reported.get(key) != seat.handled:
+                reported[key] = seat.handled
+                self.report(loop, seat)
+        return busy
 
-@contextlib.contextmanager
-def _going_on() -> Iterator[None]:
-    """Whatever goes wrong with one loop, pool or report (a filter of the program's log raises): the others need it."""
-    try:
-        yield
-    except ManyhandsError:
-        pass  # closed meanwhile
-    except Exception:  # noqa: BLE001 - it is told as what ends a thread is told
-        with contextlib.suppress(Exception):
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    def report(self, loop: EventLoop, seat: _core.Seat) -> None:
+        if not logger.isEnabledFor(logging.WARNING):
+            return  # nobody reads it
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        self.reports.warn(
+            logger,
+            "loop %r: %s has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads go on. "
+            "Do blocking work on a thread of its own. It is at:\n%s",
+            loop.name,
+            what_runs(loop, seat),
+            seat.running or 0.0,
+            names.get(seat.thread, str(seat.thread)),
+            loop.slow_handler,
+            stack_text(seat.thread),
+        )
 
-
-def _look(loop: EventLoop, reported: dict[tuple[int, int], int]) -> bool:
-    """Log each handler of the loop that has run for longer than `slow_handler`, once; say whether any handler ran."""
-    busy = False
-    for seat in loop._seats():
-        if seat.running is None:
-            continue
-        busy = True
-        key = (id(loop), seat.thread)
-        if seat.running >= loop.slow_handler and reported.get(key) != seat.handled:
-            reported[key] = seat.handled
-            _report(loop, seat)
-    return busy
-
-
-def _report(loop: EventLoop, seat: _core.Seat) -> None:
-    if not logger.isEnabledFor(logging.WARNING):
-        return  # nobody reads it
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    logger.warning(
-        "loop %r: %s has run for %.3f s on thread %r, longer than slow_handler=%g s; other joined threads go on. "
-        "Do blocking work on a thread of its own. It is at:\n%s",
-        loop.name,
-        what_runs(loop, seat),
-        seat.running or 0.0,
-        names.get(seat.thread, str(seat.thread)),
-        loop.slow_handler,
-        stack_text(seat.thread),
-    )
-
-
-def _report_silent(pool: ThreadPool, job: _core.JobCore) -> None:
-    if job.done() or not job._thread or not pool_logger.isEnabledFor(logging.WARNING):
-        return
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    pool_logger.warning(
-        "pool %r: job %r was told to stop (%s) and has not checked in for %g s, on thread %r; let it call "
-        "manyhands.check_in() now and then, or give it an on_stop. It is at:\n%s",
-        pool.name,
-        job.name,
-        job.reason.name if job.reason is not None else "",
-        pool._stop_warning,
-        names.get(job._thread, str(job._thread)),
-        stack_text(job._thread),
-    )
+    def report_silent(self, pool: ThreadPool, job: _core.JobCore) -> None:
+        if job.done() or not job._thread or not pool_logger.isEnabledFor(logging.WARNING):
+            return
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        self.reports.warn(
+            pool_logger,
+            "pool %r: job %r was told to stop (%s) and has not checked in for %g s, on thread %r; let it call "
+            "manyhands.check_in() now and then, or give it an on_stop. It is at:\n%s",
+            pool.name,
+            job.name,
+            job.reason.name if job.reason is not None else "",
+            pool._stop_warning,
+            names.get(job._thread, str(job._thread)),
+            stack_text(job._thread),
+        )
 
 
 _monitor = _Monitor()
