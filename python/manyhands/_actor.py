@@ -13,19 +13,19 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-import logging
 import threading
 from typing import Any
 
 from manyhands import _core
 from manyhands._events import STOP
+from manyhands._log import Log
 from manyhands._loop import EventLoop
 from manyhands._reply import Reply, refuse_to_wait, wait_for
 from manyhands.errors import ActorStopped, LoopClosed, ManyhandsError, StrandClosed
 
 __all__ = ["Actor"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 _numbers = itertools.count()
 

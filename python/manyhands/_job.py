@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import enum
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from manyhands import _core
+from manyhands._log import Log
 
 __all__ = [
     "CHECKING_IN",
@@ -29,7 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-logger = logging.getLogger("manyhands.pool")
+logger = Log("manyhands.pool")
 
 
 class JobStatus(enum.Enum):

@@ -7,13 +7,13 @@ loop shows of itself.
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from manyhands import _core, _guards, _monitor, _sight
 from manyhands._events import KEEP, ErrorReport, Events
+from manyhands._log import Log
 from manyhands._signal_watch import SignalWatch
 from manyhands._stats import LoopStats
 from manyhands.errors import LoopClosed, WouldDeadlock
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLoop"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 OnError = Callable[[ErrorReport], object]
 

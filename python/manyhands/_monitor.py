@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from manyhands import _core, _guards
+from manyhands._log import Log
 from manyhands._reports import Reports, going_on
 from manyhands._sight import what_runs
 from manyhands._stacks import stack_text
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["look_after_pool", "looked_after"]
 
-logger = logging.getLogger("manyhands.loop")
-pool_logger = logging.getLogger("manyhands.pool")
+logger = Log("manyhands.loop")
+pool_logger = Log("manyhands.pool")
 
 _POOL_LOOK = 5.0
 """Seconds: while there are pools, a look at least so often."""
@@ -58,10 +59,11 @@ class _Monitor:
     def add(self, loop: EventLoop) -> None:
         with self.lock:
             key = id(loop)
-            self.calls[key] = self.calls.get(key, 0) + 1
             if key not in self.loops:
-                self.loops[key] = weakref.ref(loop, lambda _: self.forget(key))
                 self.start()
+                self.loops[key] = weakref.ref(loop, lambda _: self.forget(key))
+                _core.alarm_ring()
+            self.calls[key] = self.calls.get(key, 0) + 1
 
     def leave(self, loop: EventLoop) -> None:
         with self.lock:
@@ -80,14 +82,16 @@ class _Monitor:
     def add_pool(self, pool: ThreadPool) -> None:
         with self.lock:
             key = id(pool)
-            self.pools[key] = weakref.ref(pool, lambda _: self.pools.pop(key, None))
             self.start()
+            self.pools[key] = weakref.ref(pool, lambda _: self.pools.pop(key, None))
+            _core.alarm_ring()
 
     def start(self) -> None:
+        """Have a thread. What is to be looked after is entered behind it: if none is to be had, nothing has begun."""
         if self.thread is None and not self.ending:
-            self.thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
-            self.thread.start()
-        _core.alarm_ring()
+            thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
+            thread.start()
+            self.thread = thread
 
     def end(self) -> None:
         with self.lock:
@@ -106,9 +110,12 @@ class _Monitor:
         while True:
             # Whoever comes after this look rings, and the wait is over at once.
             rung = _core.alarm_wait(rung, 0.0)
-            pause = min(self.look_at_loops(reported), self.look_at_pools())
+            pause = _POOL_LOOK
+            with going_on():
+                pause = min(self.look_at_loops(reported), self.look_at_pools())
             with self.lock:
-                self.forget_unserved()
+                with going_on():
+                    self.forget_unserved()
                 if self.ending or not (self.loops or self.pools):
                     self.thread = None
                     return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import _thread
 import concurrent.futures
-import logging
 import math
 import os
 import threading
@@ -18,6 +17,7 @@ from manyhands import _core, _guards, _monitor
 from manyhands._arguments import check_choice, check_int, check_number, check_seconds
 from manyhands._job import Job, JobSnapshot, StopReason, snapshot, threads_by_ident
 from manyhands._job_group import JobGroup
+from manyhands._log import Log
 from manyhands._mapping import map_jobs
 from manyhands._pool_thread import serve, thread_main
 from manyhands._stacks import stack_text
@@ -33,7 +33,7 @@ __all__ = ["ThreadPool"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("manyhands.pool")
+logger = Log("manyhands.pool")
 
 MOST_THREADS = 10_000
 """Threads that a pool may ask for: more than any process is given."""

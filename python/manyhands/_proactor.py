@@ -9,7 +9,6 @@ Nothing here takes a lock: `dict` operations are one step each, and an operation
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -20,6 +19,7 @@ from manyhands._arguments import MAX_BYTES, byte_count, check_buffer, file_numbe
 from manyhands._default_pool import default_pool
 from manyhands._file_ring import RingFiles
 from manyhands._file_threads import ThreadFiles
+from manyhands._log import Log
 from manyhands._loop import EventLoop
 from manyhands._operation import Operation
 from manyhands._socket_operations import READ, WRITE, SocketOperations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Proactor"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 FILES_VARIABLE = "MANYHANDS_FILES"
 """Says in the environment what `files=` says, where that says nothing."""

@@ -8,16 +8,13 @@ there is something to write.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from manyhands._log import Log, tell
 from manyhands.errors import ManyhandsError
-
-if TYPE_CHECKING:
-    import logging
 
 __all__ = ["Reports", "going_on"]
 
@@ -32,9 +29,8 @@ def going_on() -> Iterator[None]:
         yield
     except ManyhandsError:
         pass  # closed meanwhile
-    except Exception:  # noqa: BLE001
-        with contextlib.suppress(Exception):
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    except BaseException:  # noqa: BLE001
+        tell()
 
 
 class Reports:
@@ -42,11 +38,11 @@ class Reports:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[logging.Logger, str, tuple[object, ...]]] = deque()
+        self._waiting: deque[tuple[Log, str, tuple[object, ...]]] = deque()
         self._left_out = 0
         self._thread: threading.Thread | None = None
 
-    def warn(self, logger: logging.Logger, text: str, *values: object) -> None:
+    def warn(self, logger: Log, text: str, *values: object) -> None:
         """Have this logged, as by `logger.warning`, soon and in order."""
         with self._lock:
             if len(self._waiting) >= MOST:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import logging
 import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
 from manyhands._events import Events
 from manyhands._job import CHECKING_IN, RUNNING, STOPPED, STOPPING, SYNC, Job, JobStatus, StopReason
+from manyhands._log import Log
 from manyhands.errors import JobAborted, JobStopped, LoopClosed, StrandClosed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = [
     "visit_when_writable",
 ]
 
-logger = logging.getLogger("manyhands.pool")
+logger = Log("manyhands.pool")
 
 
 def aborted(reason: StopReason) -> JobAborted:

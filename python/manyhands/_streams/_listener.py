@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands import _core, _unix_socket
 from manyhands._accept import PASSING, SHORTAGE
+from manyhands._log import Log
 from manyhands._streams._stream import SocketStream
 from manyhands._tasks._group import create_task_group
 from manyhands._tasks._scope import current_loop
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener", "create_tcp_listener", "create_unix_listener"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 BACKLOG = 4096
 """Connections that the kernel keeps until they are taken; it cuts it to its own limit. asyncio's is 100."""

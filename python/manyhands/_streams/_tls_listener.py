@@ -7,13 +7,13 @@ listener goes on taking connections while there are places.
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from manyhands import _core
+from manyhands._log import Log
 from manyhands._streams._listener import LOG_EVERY, Listener
 from manyhands._streams._tls import HANDSHAKE_TIMEOUT, TLSStream
 from manyhands._tasks._group import create_task_group
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TLSListener"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 
 class TLSListener:

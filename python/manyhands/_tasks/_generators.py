@@ -8,19 +8,19 @@ by a task of its own, and what is left at the end of the program is ended before
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from manyhands import _core
+from manyhands._log import Log
 from manyhands._tasks._event import Event
 from manyhands._tasks._scope import CancelScope
 
 __all__ = ["Generators"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 
 class Generators:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from manyhands import _core
+from manyhands._log import Log
 from manyhands._sight import tasks_below
 from manyhands._tasks._scope import CancelScope
 from manyhands.errors import Cancelled
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Root"]
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 LOOK: Final = 0.005
 """Seconds between two looks at whether the tasks have ended: nothing but a task can wait for that."""

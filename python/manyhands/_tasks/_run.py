@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import signal
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyhands import _core, _guards
+from manyhands._log import Log
 from manyhands._loop import EventLoop
 from manyhands._sight import tasks_below
 from manyhands._tasks._generators import Generators
@@ -27,7 +27,7 @@ __all__ = ["current_task", "get_running_tasks", "run"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("manyhands.loop")
+logger = Log("manyhands.loop")
 
 
 def current_task() -> _core.Task:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from manyhands._log import Log
 from manyhands.coroutines._task import Pending, Queue, Task, TaskId, running_roster
 from manyhands.errors import LoopClosed, LoopStopped, PoolFinished, QueueFull, StrandClosed
 
@@ -30,7 +31,7 @@ __all__ = ["CoroutineStats", "Logger", "Roster", "Slot", "notify"]
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
-_logger = logging.getLogger("manyhands.coroutines")
+_logger = Log("manyhands.coroutines")
 
 _CLOSED = 0
 """No coroutine's id. In the dict of coroutines it says that the pool is closed, so that of `work` and `close` at one moment

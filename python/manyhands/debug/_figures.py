@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
+from manyhands._log import Log
 from manyhands.debug._sight import Sight, Source
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_QUESTION", "Figures"]
 
-logger = logging.getLogger("manyhands.debug")
+logger = Log("manyhands.debug")
 
 MOST_QUESTION: Final = 256
 """Bytes of a question, its end of line included."""

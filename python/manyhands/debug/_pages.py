@@ -23,19 +23,19 @@ from __future__ import annotations
 
 import hmac
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
+from manyhands._log import Log
 from manyhands.debug._sight import Sight
 from manyhands.debug._summed_sight import SummedSight, WorkerSilent
 
 __all__ = ["Pages"]
 
-logger = logging.getLogger("manyhands.debug")
+logger = Log("manyhands.debug")
 
 Environ = dict[str, Any]
 

@@ -23,7 +23,6 @@ the connection's strand sends it when the job has ended.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from http import HTTPStatus
 from time import monotonic
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from manyhands import _core
 from manyhands._job import CHECKING_IN, STOPPING, SYNC, Job, JobStatus, StopReason
+from manyhands._log import Log
 from manyhands._running import go_on_by_steps
 from manyhands.errors import JobStopped
 from manyhands.server._access import log_access, logs_access
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client that found the queue full may come again."""
@@ -119,7 +119,8 @@ class Answer:
         """
         assert self._exchange is not None
         self._exchange.take(refused.status)
-        self._send(error_response(refused.status, headers=refused.headers), final=True)
+        head_only = self._request.method == "HEAD"
+        self._send(error_response(refused.status, headers=refused.headers, head_only=head_only), final=True)
 
     @property
     def complete(self) -> bool:
@@ -170,6 +171,12 @@ class Answer:
         if source is not None:
             source.on_server_stopping()
 
+    def on_client_left(self) -> None:
+        """The client has its response, and has gone long ago: nobody else would tell a job that waits for a source."""
+        job = self._job
+        if self._source is not None and job is not None:
+            job.stop()
+
     def begin(self, watch: Watch) -> None:
         """Make it a job of this owner.
 
@@ -206,16 +213,16 @@ class Answer:
         request = self._request
         frame = ResponseFrame(request, keep_alive=not server.stopping)
         self._exchange = exchange = Exchange(frame, self._send)
-        if isinstance(request, _core.PlainRequest):
-            environ = request.take_environ()
-        else:
-            environ = environ_of(server.environ, request, connection.remote)
-        if server.proxies is not None:
-            server.proxies.apply(environ)
-            self._remote = environ.get("REMOTE_ADDR", "")
-        environ["manyhands.job"] = job
-        environ["manyhands.connection"] = connection
         try:
+            if isinstance(request, _core.PlainRequest):
+                environ = request.take_environ()
+            else:
+                environ = environ_of(server.environ, request, connection.remote)
+            if server.proxies is not None:
+                server.proxies.apply(environ)
+                self._remote = environ.get("REMOTE_ADDR", "")
+            environ["manyhands.job"] = job
+            environ["manyhands.connection"] = connection
             pieces = exchange.run(server.app, environ)
             if pieces is not None and self._pins(exchange):
                 self._pass_on_pinned(pieces)
@@ -226,10 +233,7 @@ class Answer:
             if pieces is not None or self._region is not None:
                 return go_on_by_steps(job, self._pass_on(pieces))
         if job._take_cleanup() is not None:  # noqa: SLF001 - its end needs no more Python then
-            try:
-                self._on_ended(job)
-            except BaseException:
-                logger.exception("%s: its end raised", self._what())
+            self._on_ended(job)
         return None
 
     def _pass_on(self, pieces: Generator[None] | None) -> Generator[object, JobStatus, None]:
@@ -314,9 +318,9 @@ class Answer:
             if not connection.gone and error.reason is not StopReason.OWNER_GONE:
                 self._answer_error(exchange, self._unavailable(keep=False), HTTPStatus.SERVICE_UNAVAILABLE)
             raise error
-        if isinstance(error, WebSocketClosed):
+        if isinstance(error, WebSocketClosed) and self._conversation is not None:
             return  # the client's choice, and no mistake of the view
-        if isinstance(error, HandshakeRefused):
+        if isinstance(error, HandshakeRefused) and exchange.taken:
             logger.info("%s: refused: %s", self._what(), str(error))  # the error has the view's frames
             return  # the client's mistake, and it has been told
         self._failed = True
@@ -402,6 +406,16 @@ class Answer:
 
     def _on_ended(self, job: Job[object]) -> None:
         """The job's cleanup: behind `_run`, on its thread; on another if it never ran."""
+        unsent, keep = None, False
+        try:
+            unsent, keep = self._end(job)
+        except BaseException:
+            logger.exception("%s: its end raised", self._what())
+        finally:  # or the connection would be busy for ever
+            self._connection.on_job_ended(job, unsent, keep=keep)
+
+    def _end(self, job: Job[object]) -> tuple[Spool | None, bool]:
+        """Give back what it has; what is left to send, and whether the connection can be used again."""
         exchange = self._exchange
         code = CLIENT_GONE
         if exchange is None:
@@ -414,7 +428,8 @@ class Answer:
                 self._unsent.append(response)
         else:
             frame = exchange.frame
-            keep = frame.keep_alive
+            # A response that is not whole must not have another one behind it.
+            keep = frame.keep_alive and exchange.complete
             if exchange.complete or (exchange.head_sent and not self._connection.gone):
                 code = frame.code
             if frame.short or frame.excess:
@@ -431,7 +446,7 @@ class Answer:
         if unsent is not None and not unsent:
             unsent.close()  # it may have had a file
             unsent = None
-        self._connection.on_job_ended(job, unsent, keep=keep)
+        return unsent, keep
 
     # Words.
 

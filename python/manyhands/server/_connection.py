@@ -32,7 +32,6 @@ Time: one timer per connection, on its strand: see `_deadline.py`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -41,6 +40,7 @@ from typing import TYPE_CHECKING, Final
 
 from manyhands import _core
 from manyhands._events import Events
+from manyhands._log import Log
 from manyhands.errors import LoopClosed, PoolFinished, QueueFull, StrandClosed, WatchRemoved
 from manyhands.server._access import log_access
 from manyhands.server._answer import Answer
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 HEAD_READ: Final = 4096
 BODY_READ: Final = 65_536
@@ -105,6 +105,7 @@ class Connection:
         "_in_head",
         "_input_over",
         "_keep",
+        "_left",
         "_lock",
         "_more",
         "_read_size",
@@ -130,6 +131,7 @@ class Connection:
         self.wire = Wire(sock, self._lock)
         self._state = READING  # GUARDED BY: _lock from BUSY on; else the strand's
         self._more = False  # GUARDED BY: _lock
+        self._left = False  # it has hung up behind a response that it was given in full
         self._input_over = False  # the client has closed its half, and is to get its answers all the same
         self._closed = False  # GUARDED BY: _lock; the socket is closed, or the job's end will close it
         self._answer: Answer | None = None  # to the request in hand
@@ -270,8 +272,10 @@ class Connection:
             self._set_deadline(self._server.limits.head_timeout)
 
     def _on_server_stopping(self) -> None:
-        answer = self._answer
-        if self._state == READING:
+        with self._lock:  # an end of a job that has read `stopping` before it was said is over then
+            answer = self._answer
+            reading = self._state == READING
+        if reading:
             self._watch.remove()
         elif answer is not None:
             answer.on_server_stopping()
@@ -369,7 +373,9 @@ class Connection:
             else:
                 self.gone = True
         if given:
+            self._left = True
             self._watch.pause()  # the end stays readable
+            self._set_deadline(self._server.limits.body_gap_timeout)
         else:
             self._watch.remove()
 
@@ -441,6 +447,10 @@ class Connection:
         except (WatchRemoved, LoopClosed):
             request.close()
             self._take_back()
+        except Exception:  # no memory, or no thread
+            logger.exception("%s port %d: a request could not be begun", *self.remote)
+            if self._take_back():
+                self._respond(answer.refuse(keep=False), keep=False)
 
     def _take_back(self) -> bool:
         """No request is in hand any more; False if the connection was closed meanwhile."""
@@ -483,8 +493,12 @@ class Connection:
             self._keep = keep
             self._unsent = unsent
             self._state = DONE
-        job.detach()  # its work is done: that the connection is closed now is no reason to stop it
-        self._post(self._after_job)
+        try:
+            job.detach()  # its work is done: that the connection is closed now is no reason to stop it
+            self._post(self._after_job)
+        except BaseException:  # nobody would go on
+            self.abandon()
+            raise
 
     # The strand: the end of a response.
 
@@ -559,6 +573,7 @@ class Connection:
 
     def _on_removed(self, watch: _core.Watch, reason: RemovalReason) -> None:  # noqa: ARG002 - the loop's signature
         self._blocked = None
+        self._deadline.end()
         with self._lock:
             if self._state != BUSY:
                 self._reader.close()
@@ -572,9 +587,12 @@ class Connection:
         self._deadline.set(self._watch.strand, seconds)
 
     def _on_deadline(self) -> float | None:
-        if self._state >= BUSY:
-            return self._server.limits.keep_alive
         left = self._deadline.left
+        if self._state >= BUSY:
+            answer = self._answer
+            if self._left and left <= 0 and answer is not None:
+                answer.on_client_left()
+            return self._server.limits.keep_alive
         if left > 0:
             return left  # a job that has just ended moved it
         if self._state == READING and not self._reader.idle:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from manyhands.errors import LoopClosed, StrandClosed
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from manyhands import _core
 
 __all__ = ["Deadline"]
+
+AGAIN: Final = 1.0
+"""Seconds until it is asked again, if asking raised."""
 
 
 class Deadline:
@@ -56,6 +59,7 @@ class Deadline:
         if self._timer is None or self._rings > self._when:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
             self._ring_in(seconds)
 
     def move_back(self, seconds: float) -> bool:
@@ -66,6 +70,10 @@ class Deadline:
             self._when = when
         return later
 
+    def end(self) -> None:
+        """Refer to nobody any more."""
+        self._on_passed = _never
+
     def _ring_in(self, seconds: float) -> None:
         self._rings = monotonic() + seconds
         with contextlib.suppress(StrandClosed, LoopClosed):
@@ -75,6 +83,14 @@ class Deadline:
         self._timer = None
         left: float | None = self.left
         if left is not None and left <= 0:
-            left = self._on_passed()
+            try:
+                left = self._on_passed()
+            except BaseException:
+                self._ring_in(AGAIN)  # what waits must not wait for ever
+                raise
         if left is not None and self._timer is None:
             self._ring_in(left)
+
+
+def _never() -> None:
+    """Nobody waits."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final
 
+from manyhands._log import Log
 from manyhands._tasks._event import Event
 from manyhands._tasks._root import Root
 from manyhands._tasks._scope import CancelScope
@@ -15,7 +15,7 @@ from manyhands.server._source import Source, answer_here
 
 __all__ = ["is_async", "iter_async"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 PATIENCE: Final = 5.0
 """Seconds for a loop of its own to end in."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -21,11 +20,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
+from manyhands._log import Log
 from manyhands.server._line import LINE
 
 __all__ = ["PageProcess"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 PAUSE: Final = 1.0
 """Seconds between the end of one and the start of the next: nobody's request depends on it."""

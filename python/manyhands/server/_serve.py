@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from manyhands import _guards
 from manyhands._arguments import check_int
 from manyhands._events import Events
+from manyhands._log import Log
 from manyhands._loop import EventLoop
 from manyhands._threads import LOOK
 from manyhands.server._application import is_asgi, load, refuse_asgi, refuse_import
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve", "serve_here", "supervise"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 MAX_WORKERS = 256
 """A number beyond this one is a slip of the finger."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import ssl
@@ -18,6 +17,7 @@ from manyhands import _core, _guards
 from manyhands._accept import PASSING, SHORTAGE
 from manyhands._arguments import check_choice
 from manyhands._events import Events
+from manyhands._log import Log
 from manyhands._pool import ThreadPool
 from manyhands._tasks._root import Root
 from manyhands._threads import LOOK, ThreadedEventLoop
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerStats", "default_threads"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 ACCEPTS_PER_PASS: Final = 64
 """Connections accepted before the listener gives its thread back, so that a storm of them delays nobody for long."""
@@ -164,7 +164,7 @@ class Server:
         self.pin_responses = is_application(app) if pin is None else pin
         self.pool = ThreadPool(threads, max_queue_depth=max_queue_depth, name=f"{name}-view")
         self.budget = Budget()
-        self._books = threading.Lock()
+        self._books = threading.RLock()  # reentrant: a finalizer may ask for `connections`
         self._open: set[Connection] = set()  # GUARDED BY: _books
         self._tasks: Root | None = None  # GUARDED BY: _books
         self._refused: Counter[int] = Counter()  # GUARDED BY: _books
@@ -344,6 +344,9 @@ class Server:
                 sock, remote = self._listening.socket.accept()
             except BlockingIOError:
                 break
+            except MemoryError as error:
+                self._back_off(watch, error)
+                return
             except OSError as error:
                 if error.errno in PASSING:
                     continue
@@ -351,12 +354,14 @@ class Server:
                     raise
                 self._back_off(watch, error)
                 return
+            # If something goes wrong this client is lost. The listener is not: an error of its handler would end it.
             try:
                 self._take(sock, remote)
             except (OSError, MemoryError) as error:
-                # This client is lost. The listener is not: an error of its handler would end it.
                 self._back_off(watch, error)
                 return
+            except Exception:
+                logger.exception("server %r: a client could not be served", self.name)
         self._short = False
 
     def _take(self, sock: Any, remote: Any) -> None:

@@ -125,8 +125,10 @@ class Source:
             yield first
         while True:
             with self._lock:
-                pieces, closed = list(self._pieces), self._closed
-                self._pieces.clear()
+                closed = self._closed  # before the pieces: nothing comes behind it
+                pieces = []
+                while self._pieces:  # one by one: a signal's handler may put in between
+                    pieces.append(self._pieces.popleft())
                 was_quiet, self._was_quiet = self._was_quiet, False
             if pieces:
                 self._on_taken()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 
 from manyhands._arguments import check_int, check_number
+from manyhands._log import Log
 from manyhands.server._source import Source
 
 __all__ = ["Events"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 COMMENT = b":\n\n"
 """What a client ignores: so that it sees the response begin, and that the connection is alive."""

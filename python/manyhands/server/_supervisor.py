@@ -23,7 +23,6 @@ Where changes of the sources are looked for, a worker that has ended by itself i
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import selectors
@@ -36,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from manyhands._log import Log
 from manyhands.server._errors import WorkerFailed, how_it_ended
 from manyhands.server._line import LINE
 from manyhands.server._worker_process import State, Worker
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger("manyhands.server")
+logger = Log("manyhands.server")
 
 STEADY: Final = 10.0
 """Seconds; a worker that ended sooner is started again after a pause."""
