@@ -8,9 +8,9 @@ import logging.handlers
 import queue
 import sys
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Final, TextIO, cast
 
-__all__ = ["shown"]
+__all__ = ["settle", "shown"]
 
 logger = logging.getLogger("manyhands.server")
 
@@ -23,7 +23,10 @@ MOST_WAITING: Final = 10_000
 
 @contextlib.contextmanager
 def shown(level: str, access: str | None) -> Iterator[None]:
-    """Show the library's log, unless the application has set up logging, and the access log if it was asked for.
+    """Show the library's log, unless the application sets up logging, and the access log if it was asked for.
+
+    The application is imported within, and its own `logging.basicConfig()` must find nothing there: until `settle` this is the
+    handler of last resort.
 
     The lines of the access log are written by a thread of their own: no request waits for the disk or the terminal.
 
@@ -31,13 +34,36 @@ def shown(level: str, access: str | None) -> Iterator[None]:
         level: What of the library's log is shown.
         access: The form of the access log: common, combined or json; None for no access log.
     """
-    from manyhands.server._access import Form, Plain  # noqa: PLC0415 - an extra: the other commands work without it
+    from manyhands.server._access import Plain  # noqa: PLC0415 - an extra: the other commands work without it
 
-    if not logging.getLogger().handlers:
-        terminal = logging.StreamHandler(sys.stderr)
-        terminal.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=logging.WARNING, handlers=[terminal])
-        logging.getLogger("manyhands").setLevel(level.upper())
+    root = logging.getLogger()
+    if root.handlers:
+        with _access_shown(access):
+            yield
+        return
+    terminal = _Terminal(sys.stderr)
+    terminal.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before, logging.lastResort = logging.lastResort, terminal
+    logging.getLogger("manyhands").setLevel(level.upper())
+    try:
+        with _access_shown(access):
+            yield
+    finally:
+        root.removeHandler(terminal)
+        logging.lastResort = before
+
+
+def settle() -> None:
+    """The application is there: unless it has set up logging, what its loggers say is shown from now on."""
+    root = logging.getLogger()
+    if not root.handlers and isinstance(logging.lastResort, _Terminal):
+        root.addHandler(logging.lastResort)
+
+
+@contextlib.contextmanager
+def _access_shown(access: str | None) -> Iterator[None]:
+    from manyhands.server._access import Form  # noqa: PLC0415 - as above
+
     logger = logging.getLogger("manyhands.access")
     if access is None:
         logger.setLevel(logging.WARNING)
@@ -56,6 +82,30 @@ def shown(level: str, access: str | None) -> Iterator[None]:
         yield
     finally:
         listener.stop()
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Shows what nobody else has shown: some loggers have a terminal of their own, as Django's has while DEBUG is set."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be shown here."""
+        if self is not logging.lastResort or _is_shown_by_its_own(record):
+            return False
+        return bool(super().filter(record))
+
+
+def _is_shown_by_its_own(record: logging.LogRecord) -> bool:
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        for handler in logger.handlers:
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and record.levelno >= handler.level
+                and handler.filter(record)
+            ):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 class _Later(logging.handlers.QueueHandler):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import manyhands as mh
 from manyhands.cli._failure import complain_of
-from manyhands.cli._logs import shown
+from manyhands.cli._logs import settle, shown
 from manyhands.cli._serve_failures import still_running
 from manyhands.server import NoApplication
 from manyhands.server._leaving import leave
@@ -36,6 +36,7 @@ def main() -> int:
     with shown(options.log_level, options.access_log), contextlib.ExitStack() as ended:
 
         def answer(server: Server) -> None:
+            settle()
             if line.figures is not None:
                 from manyhands.debug._figures import Figures  # noqa: PLC0415 - who shows no dashboard does not pay for it
 

@@ -133,6 +133,7 @@ def _serve(options: argparse.Namespace, bind: Bind, settings: Settings) -> bool:
     from manyhands.server._serve import serve_here  # noqa: PLC0415
 
     app = load(options.application)
+    _logs.settle()
 
     def say(server: Server) -> None:
         page = None

@@ -72,6 +72,7 @@ FILES: Final = {
 LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 """This machine by a name that no resolver can be made to change."""
 
+MOST_NUMBER: Final = 1 << 63
 MOST_BODY: Final = 1024
 """Bytes of a request's body that are read."""
 
@@ -184,7 +185,9 @@ class Pages:
             words = 'its number and its process, as {"job": 7, "pid": 4711}' if summed else 'its number, as {"job": 7}'
             return _words(HTTPStatus.BAD_REQUEST, f"Name a job by {words}.")
         try:
-            stopped = self._sight.stop(number, pid)
+            # Nothing has such a number, and it is not to be handed on to other processes, whose lines have a bound.
+            known = 0 < number < MOST_NUMBER and (pid is None or 0 < pid < MOST_NUMBER)
+            stopped = self._sight.stop(number, pid) if known else None
         except WorkerSilent as silent:
             return _words(HTTPStatus.GATEWAY_TIMEOUT, str(silent))
         if stopped is None:

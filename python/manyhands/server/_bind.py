@@ -35,6 +35,16 @@ class Bind:
     path: str | None = None
     fd: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str):
+            raise TypeError(f"host must be a str, empty for all addresses of the machine, and got {self.host!r}")
+        if self.port is None:
+            return
+        if type(self.port) is not int:
+            raise TypeError(f"port must be a whole number, and got {self.port!r}")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port must be from 1 to 65535, or 0 for any that is free, and got {self.port}")
+
     @classmethod
     def parse(cls, text: str) -> Bind:
         """Read `HOST:PORT`, `[IPV6]:PORT`, `:PORT`, `unix:PATH` or `fd:NUMBER`.
@@ -127,6 +137,7 @@ def _adopt(number: int) -> socket.socket:
     if not adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         adopted.detach()  # it is not ours
         raise OSError(errno.EINVAL, f"descriptor {number} is a socket that does not listen")
+    adopted.set_inheritable(False)  # a program that a view starts would keep the port
     return adopted
 
 

@@ -8,12 +8,17 @@ the end, so what was there before is as good as the one who wrote it.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Proxies"]
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_WITH_PORT: Final = re.compile(
+    r"\[(?P<six>[^\]]+)\](?::[0-9]{1,5})?|(?P<four>[0-9]{1,3}(?:\.[0-9]{1,3}){3}):[0-9]{1,5}"
+)
 
 
 class Proxies:
@@ -57,7 +62,7 @@ class Proxies:
         if not self.trusts(remote):
             return
         for hop in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-            address = hop.strip()
+            address = _without_port(hop.strip())
             try:
                 if "%" in address:
                     break  # a zone of somebody else's machine, and it may be any text
@@ -71,3 +76,9 @@ class Proxies:
         scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             environ["wsgi.url_scheme"] = scheme
+
+
+def _without_port(hop: str) -> str:
+    """The address of a hop: some proxies write a port behind it, and an IPv6 address in brackets then (RFC 7239, 6)."""
+    found = _WITH_PORT.fullmatch(hop)
+    return hop if found is None else found["six"] or found["four"]

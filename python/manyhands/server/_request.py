@@ -24,6 +24,7 @@ Source: RFC 9112 (HTTP/1.1), RFC 9110 (HTTP semantics).
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -46,6 +47,8 @@ NO_MEMORY: Final = "there is no memory for the request"
 
 BLANK_LINE: Final = b"\r\n\r\n"
 
+CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]+")
+
 CHUNK_OVERHEAD: Final = 8
 """A chunked body may be so many times as long as what is in it. One byte in a chunk of its own takes six."""
 
@@ -66,6 +69,7 @@ class RequestReader:
     __slots__ = (
         "_body",
         "_budget",
+        "_chunk_left",
         "_chunked",
         "_complete",
         "_expects_continue",
@@ -75,6 +79,7 @@ class RequestReader:
         "_head",
         "_headers",
         "_kept",
+        "_last_chunk",
         "_left",
         "_limits",
         "_over",
@@ -82,6 +87,7 @@ class RequestReader:
         "_prelude",
         "_refusal",
         "_request",
+        "_size_line",
         "_skipped",
         "_tail",
         "unread",
@@ -104,6 +110,9 @@ class RequestReader:
         self._left = 0  # of a body whose length is known; of a chunked one how much more it may have
         self._chunked = False
         self._fed = 0  # bytes of a chunked body, framing included
+        self._chunk_left = 0  # bytes of the chunk that is not whole, the end of its line included
+        self._size_line = b""  # a part of one
+        self._last_chunk = False  # was seen
         self._tail = b""  # the last three bytes fed: a blank line may begin in them
         self._expects_continue = False
         self._good_host: bytes | None = None  # the last good one: a connection sends the same again and again
@@ -215,30 +224,68 @@ class RequestReader:
     # The cuts.
 
     def _cut(self) -> bytes:
-        """Take from what was received at most to the end of the head, of the body, or of something in a chunked body."""
+        """Take from what was received at most to the end of the head, or of the body."""
         unread = self.unread
-        sized = self._request is not None and not self._chunked
-        end = self._left if sized else self._behind_blank_line(unread)
+        if self._request is None:
+            end = self._behind_blank_line(unread, 0)
+        elif self._chunked:
+            end = self._behind_chunks(unread)
+        else:
+            end = self._left
         if end >= len(unread):
             self.unread = b""
             return unread
         self.unread = unread[end:]
         return unread[:end]
 
-    def _behind_blank_line(self, unread: bytes) -> int:
+    def _behind_blank_line(self, unread: bytes, start: int) -> int:
         """Return where the next blank line ends; all of it if there is none."""
         tail = self._tail
         if tail:
-            found = (tail + unread[:3]).find(BLANK_LINE)
+            found = (tail + unread[start : start + 3]).find(BLANK_LINE)
             if found >= 0:
                 self._tail = b""
-                return found + 4 - len(tail)
-        found = unread.find(BLANK_LINE)
+                return start + found + 4 - len(tail)
+        found = unread.find(BLANK_LINE, start)
         if found < 0:
-            self._tail = (tail + unread)[-3:]
+            self._tail = (tail + unread[max(start, len(unread) - 3) :])[-3:]
             return len(unread)
         self._tail = b""
         return found + 4
+
+    def _behind_chunks(self, unread: bytes) -> int:
+        """Return where a chunked body ends, its trailers included; all of it if it does not end here.
+
+        The sizes say where to look for that and nothing else: what they frame is for llhttp to say. A line that is not as it
+        should be is given to it with all that follows, and it refuses that.
+        """
+        at = 0
+        while not self._last_chunk:
+            if self._chunk_left >= len(unread) - at:
+                self._chunk_left -= len(unread) - at
+                return len(unread)
+            at += self._chunk_left
+            self._chunk_left = 0
+            if self._size_line.endswith(b"\r") and unread.startswith(b"\n", at):
+                line, behind = self._size_line, at + 1
+            else:
+                found = unread.find(b"\r\n", at)
+                if found < 0:
+                    self._size_line += unread[at:]
+                    return len(unread)
+                line, behind = self._size_line + unread[at:found], found + 2
+            self._size_line = b""
+            digits = CHUNK_SIZE.match(line)
+            if digits is None:
+                return len(unread)
+            at = behind
+            size = int(digits[0], 16)
+            if size:
+                self._chunk_left = size + 2  # and the end of its line
+            else:
+                self._last_chunk = True
+                self._tail = b"\r\n"
+        return self._behind_blank_line(unread, at)
 
     def _feed(self, piece: bytes) -> None:
         """Let llhttp read on."""
@@ -346,7 +393,9 @@ class RequestReader:
         self._headers = []
         self._chunked = chunked
         self._left = self._limits.body_bytes if chunked else length
-        self._fed = 0
+        self._fed = self._chunk_left = 0
+        self._size_line = b""
+        self._last_chunk = False
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body."""

@@ -22,6 +22,7 @@ from manyhands._pool import ThreadPool
 from manyhands._tasks._root import Root
 from manyhands._threads import LOOK, ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
+from manyhands.server._application import is_asgi, refuse_asgi
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._budget import Budget
 from manyhands.server._connection import Connection
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from manyhands._job import JobSnapshot
     from manyhands._stats import PoolStats
 
-__all__ = ["Server", "ServerStats", "default_threads"]
+__all__ = ["Server", "ServerStats", "check_grace", "default_threads"]
 
 logger = Log("manyhands.server")
 
@@ -150,8 +151,17 @@ class Server:
             raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits must be a Limits, and got {limits!r}")
+        if is_asgi(app):
+            raise TypeError(refuse_asgi(repr(app)))
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext, and got {tls!r}")
+        if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError(
+                "tls is a context for clients: make one for a server, as by "
+                "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
+            )
+        if bind is not None and not isinstance(bind, str | Bind):
+            raise TypeError(f"bind must be a str as HOST:PORT, unix:PATH or fd:NUMBER, and got {bind!r}")
         threads = default_threads() if threads is None else threads
         self.app = app
         self.limits = limits or Limits()
@@ -271,8 +281,7 @@ class Server:
         """
         if _core.is_lent():
             raise WouldDeadlock("Server.stop()", self.name)
-        if not grace >= 0:
-            raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")
+        check_grace(grace)
         with self._stopping_lock:
             if not self.loop.closed:
                 return self._stop(grace)
@@ -403,3 +412,15 @@ class Server:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def check_grace(grace: object) -> None:
+    """Refuse what is no time for the end, before anything is served.
+
+    Raises:
+        TypeError, ValueError: it is no number of seconds.
+    """
+    if not isinstance(grace, int | float) or isinstance(grace, bool):
+        raise TypeError(f"grace must be a number of seconds, and got {grace!r}")
+    if not grace >= 0:
+        raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from manyhands.server._limits import Limits
-from manyhands.server._server import Server
+from manyhands.server._server import Server, check_grace
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,6 +34,9 @@ class Settings:
     half_close: Literal["gone", "finish"] = "gone"
     access_log: bool = True
     grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_grace(self.grace)
 
     def to_json(self) -> str:
         """Write it down for another process.

@@ -18,6 +18,7 @@ job is told to stop at once. When the view returns, the server says goodbye if n
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Iterator
@@ -172,6 +173,15 @@ class WebSocket:
         """
         if not isinstance(message, str | bytes):
             raise TypeError(f"a message must be str or bytes, and got {type(message).__name__}")
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - threading.Condition asks so too
+            # A signal's handler or a finalizer, within what this thread does here: it is sent behind that.
+            self._post(functools.partial(self._send_soon, message))
+            return
+        self._give(message)
+        if not self._room.is_set() and not blocking.wait(self._room, timeout):
+            raise TimeoutError(f"the client has not taken what was sent within {timeout} s")
+
+    def _give(self, message: str | bytes) -> None:
         with self._lock:
             if self.closed:
                 raise self._closed()
@@ -180,8 +190,10 @@ class WebSocket:
             else:
                 self._protocol.send_binary(message)
             self._push()
-        if not self._room.is_set() and not blocking.wait(self._room, timeout):
-            raise TimeoutError(f"the client has not taken what was sent within {timeout} s")
+
+    def _send_soon(self, message: str | bytes) -> None:
+        with contextlib.suppress(WebSocketClosed):
+            self._give(message)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say goodbye. Idempotent; what the client sent before it heard so can still be received.
@@ -195,6 +207,9 @@ class WebSocket:
 
         Threads: any.
         """
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as in `send`
+            self._post(functools.partial(self.close, code, reason))
+            return
         with self._lock:
             if not self.closed:
                 try:

@@ -6,6 +6,7 @@ What it is to do is on its command line, as JSON: whoever looks at the list of p
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,6 +74,9 @@ class Order:
         """
         if self.path is not None:
             sys.path[:] = self.path
+        os.set_inheritable(
+            self.listening, False
+        )  # what the application starts while it is imported would keep the port
         app = load(self.application)
         bind = Bind(fd=self.listening)
         return serve_here(app, bind, self.settings, line=line, on_started=on_started)
