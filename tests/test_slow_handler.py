@@ -290,3 +290,26 @@ def test_without_a_thread_to_be_had_a_report_is_written_at_once(monkeypatch, rec
         reports.warn(logging.getLogger("manyhands.loop"), "report %d", number)
         assert records.texts[-1] == f"report {number}"
     reports.join(LONG)
+
+
+def test_a_monitor_whose_thread_could_not_be_started_is_started_later(monkeypatch):
+    """Else no deadline of the process would ever pass."""
+    start = threading.Thread.start
+    failing = [RuntimeError("can't start new thread")]
+
+    def once(thread):
+        if failing:
+            raise failing.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    monitor = _monitor._Monitor()
+    kept = Cycle()
+    with pytest.raises(RuntimeError):
+        monitor.add(kept)
+    assert (monitor.thread, monitor.loops, monitor.calls) == (None, {}, {})
+    with monitor.lock:
+        monitor.start()
+        assert monitor.thread is not None
+    monitor.end()
+    assert monitor.thread is None

@@ -306,3 +306,42 @@ def test_a_port_that_needs_a_right_names_what_to_change(given, words, monkeypatc
     failure = cannot_serve(options, Bind("", 80), PermissionError(errno.EACCES, "Permission denied"))
     assert words in str(failure)
     assert "of  " not in str(failure)
+
+
+LOGS = """
+import logging
+{setup}
+quiet, own = logging.getLogger("quiet"), logging.getLogger("own")
+own.addHandler(logging.StreamHandler())
+
+def app(environ, start_response):
+    quiet.info("a line of information")
+    quiet.warning("a warning")
+    own.warning("a warning of its own")
+    start_response("200 OK", [])
+    return []
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("setup", "lines"),
+    [
+        ("", [r"[-0-9]+ [:,0-9]+ WARNING quiet: a warning", "a warning of its own"]),
+        (
+            'logging.basicConfig(level="INFO", format="MINE %(message)s")',
+            ["MINE a line of information", "MINE a warning", "a warning of its own", "MINE a warning of its own"],
+        ),
+    ],
+    ids=["none", "basicConfig"],
+)
+def test_what_the_application_logs_is_shown_as_it_has_set_up_or_once(directory, workers, setup, lines):
+    """Its own `basicConfig()` counts; without one, what nobody shows is shown."""
+    (directory / "logs.py").write_text(LOGS.format(setup=setup))
+    with serving(directory, "logs:app", "--workers", workers) as (process, address):
+        assert ask(address, "/") == b""
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=START)
+    said = [line for line in complaints.splitlines() if "manyhands" not in line]
+    assert len(said) == len(lines), complaints
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(lines, said, strict=True)), complaints

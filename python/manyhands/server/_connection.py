@@ -424,7 +424,10 @@ class Connection:
         response = error_response(refused.status)
         self._server.count_refused(refused.status)
         if self._server.access_log:
-            log_access(self.remote[0], "", refused.status.value, len(response), 0.0)
+            try:
+                log_access(self.remote[0], "", refused.status.value, len(response), 0.0)
+            except Exception:  # a handler of the user's
+                logger.exception("%s port %d: its line in the access log raised", *self.remote)
         self._more = True  # it may go on sending: linger
         self._respond(response, keep=False)
 
