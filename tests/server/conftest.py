@@ -26,6 +26,7 @@ def faults(monkeypatch) -> None:
 HERE = Path(__file__).parent
 
 THREADS_MEET = {
+    "test_broken_ends",
     "test_events",
     "test_gone_clients",
     "test_iter_async",

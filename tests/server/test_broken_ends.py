@@ -296,3 +296,34 @@ def test_an_address_that_a_proxy_wrote_with_its_port_is_the_client_s(hop, addres
     environ = {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "7", "HTTP_X_FORWARDED_FOR": hop}
     Proxies(["127.0.0.1"]).apply(environ)
     assert environ == {"REMOTE_ADDR": address, "HTTP_X_FORWARDED_FOR": hop}
+
+
+def test_the_length_that_an_application_reads_is_not_the_client_s_text(start_server):
+    """Thousands of zeros before it are more than `int()` takes."""
+
+    def view(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["CONTENT_LENGTH"].encode()]
+
+    with connect(start_server(view)) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %b5\r\n\r\nhello" % (b"0" * 5000))
+        assert sock.response()[2] == b"5"
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x0b", "\x1b", "\x7f"])
+def test_a_control_character_in_a_header_of_the_application_is_refused(start_server, caplog, character):
+    """RFC 9110, 5.5; and PEP 3333."""
+    caplog.set_level(logging.CRITICAL, "manyhands.server")  # as above
+
+    def view(environ, start_response):
+        start_response("302 Found", [("Location", f"/a{character}b")])
+        return []
+
+    assert ask(start_server(view))[0] == 500
+
+
+@pytest.mark.parametrize("name", ["headers", "request_timeout", "body_bytes"])
+def test_a_limit_without_a_sensible_bound_is_refused(name):
+    """It would break at the first request."""
+    with pytest.raises(ValueError, match="must be at most"):
+        Limits(**{name: 10**400})

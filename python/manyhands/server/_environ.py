@@ -94,7 +94,7 @@ def environ_of(base: Environ, request: Request, remote: tuple[str, int]) -> Envi
         environ["HTTP_HOST"] = request.host.decode("latin-1")
     else:
         del environ["HTTP_HOST"]
-    if request.chunked:
+    if request.chunked or "CONTENT_LENGTH" in environ:  # never the client's digits: there may be thousands
         environ["CONTENT_LENGTH"] = str(request.length)
     return environ
 

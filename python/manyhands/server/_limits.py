@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 __all__ = ["Limits"]
 
+MOST = (1 << 63) - 1
+
 MAY_BE_0 = ("body_bytes", "body_memory", "response_memory")
 
 
@@ -63,6 +65,8 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 kind = "a whole number" if whole else "a number of seconds"
                 raise TypeError(f"{field.name} must be {kind}, and got {value!r}")
+            if type(value) is int and value > MOST:
+                raise ValueError(f"{field.name} must be at most {MOST}, and got a number of {value.bit_length()} bits")
             least = 0 if field.name in MAY_BE_0 else 1 if whole else None
             if least is None and not value > 0:
                 raise ValueError(f"{field.name} must be above 0 seconds, and got {value!r}")

@@ -34,6 +34,9 @@ EMPTY: Final = frozenset({NO_CONTENT, 304})
 
 SERVER: Final = "Server: manyhands\r\n"
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""In a field's value: neither is VCHAR, obs-text, a blank or a tab (RFC 9110, 5.5)."""
+
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _STATUS = re.compile(r"[2-5]\d\d [^\r\n\0]*|[2-5]\d\d", re.ASCII)
 
@@ -187,8 +190,8 @@ class ResponseFrame:
         given = "".join(lines)
         count = (len(lines) + 1) // 4
         # One more or less of these is a header that somebody smuggled into a value.
-        if given.count("\n") != count or given.count("\r") != count or "\0" in given:
-            raise ValueError("a header's value must not contain a line break or a zero")
+        if given.count("\n") != count or given.count("\r") != count or _CONTROL.search(given) is not None:
+            raise ValueError("a header's value must not contain a line break, a zero or another control character")
         head = f"{given}{self._common}{self._choose_framing(code, length)}\r\n".encode("latin-1")
         self.code = code
         self.keep_alive = not self._closes

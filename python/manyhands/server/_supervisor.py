@@ -110,7 +110,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._asked = False  # stop() was called
         self._bell = -1  # GUARDED BY: _bell_lock; a byte to it wakes the selector
-        self._bell_lock = threading.Lock()
+        self._bell_lock = threading.RLock()  # reentrant: a signal's handler may call stop()
         self._stopping = False
         self._served = False  # as many as were asked for have served once
 
