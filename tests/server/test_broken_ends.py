@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import threading
 from collections import deque
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
 import pytest
 
 import manyhands as mh
 from gate import Gate
-from manyhands.server import Limits, Server, WebSocketClosed, iter_async
+from manyhands.server import Events, Limits, Server, WebSocketClosed, iter_async
 from manyhands.server._bind import Bind, Listening
+from manyhands.server._budget import Budget
 from manyhands.server._deadline import Deadline
 from manyhands.server._proxies import Proxies
 from manyhands.server._request import RequestReader
@@ -327,3 +330,86 @@ def test_a_limit_without_a_sensible_bound_is_refused(name):
     """It would break at the first request."""
     with pytest.raises(ValueError, match="must be at most"):
         Limits(**{name: 10**400})
+
+
+def test_responses_that_nobody_reads_share_a_bounded_memory(start_server):
+    """Beyond it they wait in files; all come whole, and what was taken is given back."""
+    body = bytes(range(256)) * 32_768
+
+    def view(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    server = start_server(view, threads=2)
+    server.outgoing = Budget(len(body))
+    before = files_without_a_name()
+    with ExitStack() as clients:
+        socks = [clients.enter_context(connect(server)) for _ in range(4)]
+        for sock in socks:
+            sock.sendall(GET)
+        wait_until(lambda: server.connection_states() == {"writing": 4})
+        assert 0 < server.outgoing.taken <= len(body)
+        assert files_without_a_name() >= before + 2
+        assert all(sock.response()[2] == body for sock in socks)
+        wait_until(lambda: server.connection_states() == {"idle": 4})
+        assert (server.outgoing.taken, files_without_a_name()) == (0, before)
+
+
+def test_a_client_that_leaves_its_response_gives_its_memory_back(start_server):
+    """The whole of it at once."""
+    body = b"x" * (8 << 20)
+
+    def view(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    server = start_server(view)
+    with connect(server) as sock:
+        sock.sendall(GET)
+        wait_until(lambda: server.outgoing.taken > 0)
+    wait_until(lambda: server.outgoing.taken == 0)
+
+
+def files_without_a_name():
+    found = 0
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{number}").endswith("(deleted)")
+    return found
+
+
+def test_bodies_in_files_share_a_bound(start_server):
+    """A further one is told to come again; the others' are whole, and what was taken is given back."""
+    length = 300_000
+
+    def view(environ, start_response):
+        start_response("200 OK", [])
+        return [str(len(environ["wsgi.input"].read())).encode()]
+
+    server = start_server(view, limits=Limits(body_memory=1000))
+    server.files = Budget(2 * length)
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % length
+    with ExitStack() as clients:
+        first, second, third = (clients.enter_context(connect(server)) for _ in range(3))
+        for sock in (first, second):
+            sock.sendall(head + b"x" * (length - 1))
+        wait_until(lambda: server.files.taken == 2 * (length - 1))
+        third.sendall(head + b"x" * 20_000)
+        assert third.response()[0] == 503
+        for sock in (first, second):
+            sock.sendall(b"x")
+            assert sock.response()[2] == b"300000"
+        wait_until(lambda: server.files.taken == 0)
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1", [5], [True]])
+def test_proxies_that_are_no_list_of_texts_are_refused(given):
+    """A text is no list of its characters."""
+    with pytest.raises(TypeError, match="a list of addresses|must be a str"):
+        Server(hello, trusted_proxies=given)
+
+
+def test_the_id_of_an_event_is_text():
+    """A number is what one thinks of first."""
+    with pytest.raises(TypeError, match="id must be str, and got 5"):
+        Events().send("x", id=5)

@@ -109,7 +109,7 @@ def test_nothing_that_a_client_sends_moves_the_cursor_of_a_terminal(tmp_path, fo
 def test_a_terminal_gets_lines_tabs_and_letters():
     """Also of a traceback and of a record without one."""
     record = logging.LogRecord("x", logging.INFO, "", 0, "a\x1b[31m\tb\nc\x9b\x7f\r%s", ("ä€\x00",), None)
-    assert Plain("%(message)s").format(record) == "a\\x1b[31m\tb\nc\\x9b\\x7f\\x0dä€\\x00"
+    assert Plain("%(message)s").format(record) == "a\\x1b[31m\tb\n    c\\x9b\\x7f\\x0dä€\\x00"
 
 
 # What is held.

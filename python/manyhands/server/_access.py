@@ -74,12 +74,14 @@ def log_access(
 class Plain(logging.Formatter):
     r"""Writes records as `logging.Formatter` does, for a terminal: control characters are written as `\x1b`.
 
-    A path may have any of them behind its %, and an application's error may say it.
+    A path may have any of them behind its %, and an application's error may say it. Only the first line of a record begins at
+    the margin: a line feed makes no record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record, with its traceback."""
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
+        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
+        return text.replace("\n", "\n    ")
 
 
 class Form(logging.Formatter):

@@ -268,6 +268,8 @@ class Answer:
             self._connection.wire.bound_unsent()
         while self._write_on():
             timeout = self._server.limits.body_gap_timeout
+            if self._full and self._unsent and not self._settle(self._unsent):
+                self._give_up()
             if (yield SYNC(timeout=timeout) if self._full else CHECKING_IN) is STOPPING:
                 raise JobStopped(job.reason)
 
@@ -443,10 +445,20 @@ class Answer:
         if self._conversation is not None:
             unsent = self._conversation.end(failed=self._failed)
         self._exchange = self._job = self._conversation = self._source = None  # they refer to this
-        if unsent is not None and not unsent:
+        if unsent is not None and not (unsent and self._settle(unsent)):
+            keep = keep and not unsent
             unsent.close()  # it may have had a file
             unsent = None
         return unsent, keep
+
+    def _settle(self, unsent: Spool) -> bool:
+        """It waits for its client, and many do: see that they do not fill the memory. False if there is no room at all."""
+        try:
+            unsent.settle(self._server.outgoing)
+        except OSError as error:
+            logger.warning("%s: no room for what its client has not taken: %s", self._what(), error)
+            return False
+        return True
 
     # Words.
 

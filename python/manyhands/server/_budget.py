@@ -1,7 +1,7 @@
-"""Budget: bytes of memory that all connections of a server share for the bodies that come in.
+"""Budget: bytes of memory that all connections of a server share, for the bodies that come in or for the responses that wait.
 
-What one client may keep in memory is bounded by `Limits.body_memory`; ten thousand of them would be gigabytes all the same. So
-whoever keeps more than a little asks here, and puts it into a file where the answer is no.
+What one client may keep in memory is bounded by `Limits.body_memory`, and by what a view makes at once; ten thousand of them
+would be gigabytes all the same. So whoever keeps more than a little asks here, and puts it into a file where the answer is no.
 
 Threads: any. Nothing is called under the lock.
 """
@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-__all__ = ["FREE", "Budget"]
+__all__ = ["FILES", "FREE", "Budget"]
 
 FREE: Final = 16_384
 """Bytes of a body for which nobody asks: as many as a head may have."""
 
 BODIES: Final = 128 << 20
 """Bytes of bodies in the memory of one server."""
+
+FILES: Final = 4 << 30
+"""Bytes of bodies in the temporary files of one server."""
 
 
 class Budget:

@@ -125,7 +125,7 @@ class Connection:
         self.remote = remote
         self.gone = False
         self._server = server
-        self._reader = RequestReader(server.limits, server.budget)
+        self._reader = RequestReader(server.limits, server.budget, server.files)
         # Reentrant: a finalizer may close a forgotten loop, and so this, on a thread that is inside.
         self._lock = threading.RLock()
         self.wire = Wire(sock, self._lock)

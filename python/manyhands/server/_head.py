@@ -47,7 +47,7 @@ class Request:
         file: A body that was too long for the memory, at its beginning; to be closed. None for any other.
         length: Bytes of the body.
         chunked: Whether the length was not announced.
-        kept: Bytes of the budget that are its body's.
+        kept: Bytes of the budget, of the memory's or of the files', that are its body's.
         budget: Where they go when it is closed.
         http_10: The client speaks HTTP/1.0.
         keep_alive: The client wants to use the connection again.

@@ -32,12 +32,18 @@ class Proxies:
     """
 
     def __init__(self, addresses: Iterable[str]) -> None:
+        if isinstance(addresses, str):
+            raise TypeError(
+                f"trusted_proxies must be a list of addresses, and got {addresses!r}: write [{addresses!r}]"
+            )
         self._unix = False
         self._networks: list[_Network] = []
         for address in addresses:
             if address == "unix":
                 self._unix = True
                 continue
+            if not isinstance(address, str):
+                raise TypeError(f"a trusted proxy must be a str, and got {address!r}")
             try:
                 self._networks.append(ipaddress.ip_network(address))
             except ValueError as error:

@@ -59,6 +59,7 @@ class RequestReader:
     Args:
         limits: `head_bytes`, `headers`, `body_bytes` and `body_memory` are kept here; the clock is not this class's business.
         budget: What the bodies of all connections may take of the memory; None for any.
+        files: What they may take in temporary files; None for any.
 
     Attributes:
         unread: What was received and not parsed.
@@ -75,10 +76,12 @@ class RequestReader:
         "_expects_continue",
         "_fed",
         "_file",
+        "_files",
         "_good_host",
         "_head",
         "_headers",
         "_kept",
+        "_kept_of",
         "_last_chunk",
         "_left",
         "_limits",
@@ -93,9 +96,11 @@ class RequestReader:
         "unread",
     )
 
-    def __init__(self, limits: Limits, budget: Budget | None = None) -> None:
+    def __init__(self, limits: Limits, budget: Budget | None = None, files: Budget | None = None) -> None:
         self._limits = limits
         self._budget = budget
+        self._files = files
+        self._kept_of: Budget | None = None  # whose they are
         self._kept = 0  # bytes of it that the body at hand has
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self.unread = b""
@@ -388,7 +393,7 @@ class RequestReader:
         request.file = None
         request.length = 0
         request.kept = 0
-        request.budget = self._budget
+        request.budget = None
         self._request = request
         self._headers = []
         self._chunked = chunked
@@ -420,6 +425,13 @@ class RequestReader:
                 self._file.write(self._body)
                 self._body = b""
                 self._give_back()
+            if self._files is not None:
+                more = self._file.tell() - self._kept + len(data)
+                if not self._files.take(more):
+                    reason = "there is no room for the body beside those of other clients"
+                    raise self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+                self._kept += more
+                self._kept_of = self._files
             self._file.write(data)
 
     def _take(self, length: int) -> bool:
@@ -429,12 +441,13 @@ class RequestReader:
         taken = self._budget.take(length - self._kept)
         if taken:
             self._kept = length
+            self._kept_of = self._budget
         return taken
 
     def _give_back(self) -> None:
         if self._kept:
-            assert self._budget is not None
-            self._budget.give_back(self._kept)
+            assert self._kept_of is not None
+            self._kept_of.give_back(self._kept)
             self._kept = 0
 
     @contextlib.contextmanager
@@ -460,12 +473,13 @@ class RequestReader:
             request.body = bytes(self._body)
             request.length = len(self._body)
             self._body = b""
-            request.kept, self._kept = self._kept, 0
         elif self._file is not None:
             request.length = self._file.tell()
             with self._room_for_body():
                 self._file.seek(0)  # which writes what is in its buffer
             request.file, self._file = self._file, None
+        request.kept, self._kept = self._kept, 0
+        request.budget = self._kept_of
         self._complete = request
         self._request = None
         self._head = b""

@@ -24,7 +24,7 @@ from manyhands._threads import LOOK, ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
 from manyhands.server._application import is_asgi, refuse_asgi
 from manyhands.server._bind import Bind, Listening
-from manyhands.server._budget import Budget
+from manyhands.server._budget import FILES, Budget
 from manyhands.server._connection import Connection
 from manyhands.server._django import is_application
 from manyhands.server._environ import base_environ
@@ -123,6 +123,8 @@ class Server:
         loop: The connections' loop.
         pool: The pool of the requests: `pool.jobs()` shows what runs.
         budget: The memory that bodies of requests may take, all of them together.
+        files: The bytes of temporary files that they may take.
+        outgoing: The memory that responses may take which wait for their clients.
         stopping: It takes no more requests.
         pin_responses: Whether a response stays on the thread that began it, whoever made it: see `Limits`.
 
@@ -147,21 +149,7 @@ class Server:
         name: str = "http",
         access_log: bool = True,
     ) -> None:
-        if not callable(app):
-            raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
-        if limits is not None and not isinstance(limits, Limits):
-            raise TypeError(f"limits must be a Limits, and got {limits!r}")
-        if is_asgi(app):
-            raise TypeError(refuse_asgi(repr(app)))
-        if tls is not None and not isinstance(tls, ssl.SSLContext):
-            raise TypeError(f"tls must be an ssl.SSLContext, and got {tls!r}")
-        if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
-            raise ValueError(
-                "tls is a context for clients: make one for a server, as by "
-                "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
-            )
-        if bind is not None and not isinstance(bind, str | Bind):
-            raise TypeError(f"bind must be a str as HOST:PORT, unix:PATH or fd:NUMBER, and got {bind!r}")
+        _check(app, limits, tls, bind)
         threads = default_threads() if threads is None else threads
         self.app = app
         self.limits = limits or Limits()
@@ -174,6 +162,8 @@ class Server:
         self.pin_responses = is_application(app) if pin is None else pin
         self.pool = ThreadPool(threads, max_queue_depth=max_queue_depth, name=f"{name}-view")
         self.budget = Budget()
+        self.files = Budget(FILES)
+        self.outgoing = Budget()
         self._books = threading.RLock()  # reentrant: a finalizer may ask for `connections`
         self._open: set[Connection] = set()  # GUARDED BY: _books
         self._tasks: Root | None = None  # GUARDED BY: _books
@@ -185,7 +175,6 @@ class Server:
         self.on_stop: Callable[[], object] = _nothing  # who waits for the end hears of it
         if bind is None:
             bind = Bind(host, port)
-        trusted_proxies = tuple(trusted_proxies)
         self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
         self._tls = tls
         self._listening = Listening(Bind.parse(bind) if isinstance(bind, str) else bind)
@@ -424,3 +413,21 @@ def check_grace(grace: object) -> None:
         raise TypeError(f"grace must be a number of seconds, and got {grace!r}")
     if not grace >= 0:
         raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")
+
+
+def _check(app: object, limits: object, tls: object, bind: object) -> None:
+    if not callable(app):
+        raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be a Limits, and got {limits!r}")
+    if is_asgi(app):
+        raise TypeError(refuse_asgi(repr(app)))
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls must be an ssl.SSLContext, and got {tls!r}")
+    if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            "tls is a context for clients: make one for a server, as by "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
+        )
+    if bind is not None and not isinstance(bind, str | Bind):
+        raise TypeError(f"bind must be a str as HOST:PORT, unix:PATH or fd:NUMBER, and got {bind!r}")

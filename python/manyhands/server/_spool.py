@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO, Final
 
+from manyhands.server._budget import FREE, Budget
+
 __all__ = ["Spool"]
 
 FILE_READ: Final = 131_072
@@ -27,12 +29,14 @@ class Spool:
         memory: Bytes that are held in memory; None for any number.
     """
 
-    __slots__ = ("_file", "_limit", "_memory", "_pieces", "_read", "_written")
+    __slots__ = ("_budget", "_file", "_kept", "_limit", "_memory", "_pieces", "_read", "_written")
 
     def __init__(self, memory: int | None = None) -> None:
         self._limit = memory
         self._pieces: deque[memoryview] = deque()
         self._memory = 0
+        self._budget: Budget | None = None
+        self._kept = 0  # bytes of the budget
         self._file: BinaryIO | None = None
         self._read = self._written = 0
 
@@ -61,13 +65,38 @@ class Spool:
             self._pieces.append(memoryview(data))
             self._memory += len(data)
             return
+        self._write_behind(memoryview(data))
+
+    def _write_behind(self, left: memoryview) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as this does
-        left = memoryview(data)
         while left:
             count = os.pwrite(self._file.fileno(), left, self._written)
             self._written += count
             left = left[count:]
+
+    def settle(self, budget: Budget) -> None:
+        """It is to wait for long: what is in memory stays there if the budget has room for it, and goes to the file if not.
+
+        What comes behind a file is left as it is: there is no more of it than `memory`.
+
+        Raises:
+            OSError: as `append`; what is here is not whole then.
+        """
+        if self._kept or self._memory <= FREE or self._written > self._read:
+            return
+        if budget.take(self._memory):
+            self._budget, self._kept = budget, self._memory
+            return
+        pieces, self._pieces, self._memory = self._pieces, deque(), 0
+        for piece in pieces:
+            self._write_behind(piece)
+
+    def _give_back(self) -> None:
+        if self._budget is not None:
+            kept, self._kept = self._kept, 0
+            self._budget.give_back(kept)
+            self._budget = None
 
     def front(self) -> memoryview:
         """The first bytes that wait, some of them or all; empty if none do."""
@@ -91,6 +120,8 @@ class Spool:
         piece = self._pieces[0]
         if count == len(piece):
             self._pieces.popleft()
+            if not self._pieces:
+                self._give_back()
         else:
             self._pieces[0] = piece[count:]
 
@@ -115,6 +146,7 @@ class Spool:
     def close(self) -> None:
         """Throw away what is left. Idempotent."""
         self._pieces.clear()
+        self._give_back()
         self._memory = self._read = self._written = 0
         if self._file is not None:
             self._file.close()

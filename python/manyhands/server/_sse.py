@@ -115,9 +115,10 @@ def _encode(data: str, event: str | None, identity: str | None, retry: int | Non
     if event is not None:
         lines.append("event: " + _line("event", event))
     if identity is not None:
-        if "\0" in identity:
+        line = _line("id", identity)
+        if "\0" in line:
             raise ValueError(f"id must hold no null, which a client would ignore, and got {identity!r}")
-        lines.append("id: " + _line("id", identity))
+        lines.append("id: " + line)
     if retry is not None:
         check_int("retry", retry, at_least=0)
         lines.append(f"retry: {retry}")
