@@ -415,7 +415,7 @@ def check_grace(grace: object) -> None:
         raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")
 
 
-def _check(app: object, limits: object, tls: object, bind: object) -> None:
+def _check(app: Any, limits: object, tls: object, bind: object) -> None:
     if not callable(app):
         raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
     if limits is not None and not isinstance(limits, Limits):
