@@ -9,6 +9,9 @@
 # none is named here. Only the untouched upstream tarball is used; Debian's patches move
 # site-packages about and are of no use to an interpreter that is not Debian's.
 
+# Our Makefile's options are not for CPython's: without make's built-in suffixes most of it is not compiled.
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
+
 # Outside the checkout, so that `git clean` and a second checkout do not cost a rebuild.
 cache=${MANYHANDS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/manyhands}
 

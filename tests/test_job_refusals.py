@@ -216,6 +216,21 @@ def test_a_job_that_waits_for_a_job_of_its_own_full_pool_is_told(make_pool, how)
     wait_until(inner[0].done)
 
 
+@pytest.mark.parametrize("how", ["result", "exception"])
+def test_a_job_that_waits_for_its_own_end_is_told(make_pool, how):
+    """With threads to spare: it is not they that are missing. A look, which does not wait, is allowed."""
+    pool = make_pool(2)
+
+    def work() -> None:
+        with pytest.raises(TimeoutError):
+            getattr(mh.current_job(), how)(0)
+        getattr(mh.current_job(), how)()
+
+    error = pool.enqueue(work, name="itself").exception(LONG)
+    assert isinstance(error, mh.WouldDeadlock)
+    assert "itself" in str(error)
+
+
 def test_jobs_that_fill_the_pool_and_wait_for_queued_ones_are_told_in_turn(make_pool):
     """T75b. Two threads, two jobs that each wait for another: the last that would wait gets the error."""
     pool = make_pool(2)

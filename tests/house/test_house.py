@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -158,3 +159,17 @@ def test_only_scripts_are_executable_and_they_say_by_what() -> None:
         if shebang != bool(path.stat().st_mode & 0o100):
             wrong.append(str(path.relative_to(ROOT)))
     assert wrong == []
+
+
+def test_what_builds_cpython_does_not_get_the_options_of_our_makefile() -> None:
+    """Without the built-in suffixes, which ours switches off, CPython's would compile a part of itself and link that."""
+    done = subprocess.run(
+        ["bash", "-c", "source scripts/cpython_source.sh && env"],
+        cwd=ROOT,
+        env={**os.environ, "MAKEFLAGS": "r", "MAKELEVEL": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "PATH=" in done.stdout
+    assert "MAKE" not in done.stdout

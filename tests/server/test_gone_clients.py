@@ -11,6 +11,7 @@ import pytest
 import manyhands as mh
 from gate import Gate
 from manyhands.server import Server
+from manyhands.server._connection import Connection
 from manyhands.server._wire import Wire
 from serving import GET, Client, Working, ask, connect, get, hello
 from support import LONG, wait_until
@@ -59,6 +60,30 @@ def test_a_queued_request_of_a_client_that_has_gone_never_starts(start_server, a
             gate.open()
             assert (first.response()[2], third.response()[2]) == (b"/first", b"/third")
         assert calls == ["/first", "/third"]
+
+
+def test_a_job_that_sees_first_that_its_client_has_gone_counts_as_stopped(start_server, monkeypatch):
+    """Its write fails while another thread is at the end of the connection, and comes to tell the job only after that."""
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            yield b"a part"
+            gate()
+            while True:
+                yield b"more"
+
+        server = start_server(view)
+        with connect(server) as sock, monkeypatch.context() as late:
+            sock.sendall(GET)
+            gate.wait_entered()
+            for step in ("_on_end_of_input", "_on_hang_up", "abandon"):
+                late.setattr(Connection, step, lambda *_args, **_options: None)
+            sock.reset()
+            gate.open()
+            wait_until(lambda: server.pool.stats().running == 0)
+            stats = server.pool.stats()
+            assert (stats.stopped, stats.finished) == (1, 0)
 
 
 def test_a_hundred_clients_that_hang_up_leave_nobody_at_work(start_server):

@@ -150,20 +150,24 @@ pub fn timeout(name: &str, seconds: Option<f64>) -> PyResult<Option<Duration>> {
     match seconds {
         None => Ok(None),
         Some(seconds) if seconds == f64::INFINITY => Ok(None),
-        Some(seconds) => duration(name, seconds).map(Some),
+        Some(seconds) => {
+            in_range(seconds).map(Some).ok_or_else(|| refused(name, seconds, "; pass None to wait for ever"))
+        }
     }
 }
 
 /// Seconds as the user gives them, not negative.
 pub fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
-    if seconds >= 0.0 && seconds.is_finite() {
-        // Above 100 years a timeout is as good as for ever, and must not overflow a deadline.
-        Ok(Duration::from_secs_f64(seconds.min(3.2e9)))
-    } else {
-        Err(PyValueError::new_err(format!(
-            "{name} must be a number of seconds, 0 or more, and got {seconds}; pass None to wait for ever"
-        )))
-    }
+    in_range(seconds).ok_or_else(|| refused(name, seconds, ""))
+}
+
+fn in_range(seconds: f64) -> Option<Duration> {
+    // Above 100 years a timeout is as good as for ever, and must not overflow a deadline.
+    (seconds >= 0.0 && seconds.is_finite()).then(|| Duration::from_secs_f64(seconds.min(3.2e9)))
+}
+
+fn refused(name: &str, seconds: f64, hint: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} must be a number of seconds, 0 or more, and got {seconds}{hint}"))
 }
 
 /// Nanoseconds of a point on a loop's clock.

@@ -403,6 +403,9 @@ class Answer:
             self._unsent.close()
 
     def _give_up(self) -> NoReturn:
+        assert self._job is not None
+        # The watch may have been removed a moment ago, by a thread that comes to tell the job only now.
+        self._job._leave_owner()  # noqa: SLF001
         self._connection.abandon()
         raise JobStopped(StopReason.OWNER_GONE)
 

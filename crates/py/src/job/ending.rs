@@ -1,6 +1,7 @@
 //! The end of a job: what its function returned or raised, its last status, and those who wait for it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use manyhands_core::pool::{NobodyLeft, Outcome, Status, StopReason};
 use manyhands_core::sync::Arc;
@@ -8,7 +9,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::words::{error, python};
+use super::words::{error, python, would_deadlock};
 use super::{JobCore, Owned, Parking};
 use crate::event_loop::Core;
 use crate::payload::{Call, Carried};
@@ -140,6 +141,12 @@ impl JobCore {
             return Ok(());
         }
         let timeout = attach::timeout("timeout", timeout)?;
+        if current::runs(&self.job) && timeout != Some(Duration::ZERO) {
+            let name = self.name(py)?.bind(py).str()?.to_string();
+            let text =
+                format!("job {name:?} waits for its own end, which does not come while it waits: do that elsewhere");
+            return Err(would_deadlock(py, &text));
+        }
         let here = current::job(py);
         let mine = here.as_ref().filter(|here| current::holds_slot() && Arc::ptr_eq(&here.get().core, &self.core));
         let stuck = std::sync::atomic::AtomicBool::new(false);
@@ -152,7 +159,6 @@ impl JobCore {
             }
         })?;
         if stuck.load(Ordering::Relaxed) {
-            let class = python!(py, "manyhands.errors", "WouldDeadlock")?;
             let waiting = match mine {
                 Some(job) => job.repr()?.to_string(),
                 None => String::new(),
@@ -162,7 +168,7 @@ impl JobCore {
                  more threads, use a second pool, or a stepwise job",
                 self.name(py)?.bind(py).str()?.to_string()
             );
-            return Err(PyErr::from_value(class.call_method1("about", (text,))?));
+            return Err(would_deadlock(py, &text));
         }
         if ended { Ok(()) } else { Err(PyTimeoutError::new_err(format!("job {} has not ended in time", self.job.id))) }
     }

@@ -6,7 +6,7 @@ use manyhands_core::watch::Occupant;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::words::{job_stopped, python};
+use super::words::{job_stopped, python, would_deadlock};
 use super::{JobCore, Parking};
 use crate::payload::{Call, Carried};
 use crate::{attach, current};
@@ -76,9 +76,8 @@ impl JobCore {
         if let Some(owned) = this.owned()
             && owned.event_loop.get().core()?.strand_occupant(owned.owner.strand()) == Occupant::Me
         {
-            let class = python!(py, "manyhands.errors", "WouldDeadlock")?;
             let text = "sync() waits for the owner's strand, and this thread is inside it: run the job on the pool";
-            return Err(PyErr::from_value(class.call_method1("about", (text,))?));
+            return Err(would_deadlock(py, text));
         }
         if this.check_sync(py, timeout, when_writable)?.is_none() {
             return Ok(None);

@@ -119,6 +119,13 @@ impl JobCore {
         Ok(core.stop(job, StopReason::Caller) != Stopped::Ended)
     }
 
+    /// Tell it, as the end of its owner does: for who sees that first.
+    fn _leave_owner(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_fork(py)?;
+        self.core.stop(&self.job, StopReason::OwnerGone);
+        Ok(())
+    }
+
     /// As `concurrent.futures.Future.cancel`: a queued job is cancelled, a running one is told to stop.
     ///
     /// Returns:
@@ -159,7 +166,7 @@ impl JobCore {
     ///     JobCancelled: it was stopped by `stop()` or `cancel()`.
     ///     JobAborted: it was stopped for another reason, which the error has.
     ///     TimeoutError: it has not ended in time.
-    ///     WouldDeadlock: a job asked, and no thread of the pool is left to run this one.
+    ///     WouldDeadlock: a job asked for its own, or no thread of its pool is left to run this one.
     #[pyo3(signature = (timeout = None))]
     fn result(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         self.wait_result(py, timeout)

@@ -49,3 +49,11 @@ pub(super) fn error(py: Python<'_>, class: PyResult<&Bound<'_, PyAny>>, reason: 
 pub fn job_stopped(py: Python<'_>, job: &Job) -> PyErr {
     error(py, python!(py, "manyhands.errors", "JobStopped"), job.reason())
 }
+
+/// `WouldDeadlock`, in these words.
+pub(super) fn would_deadlock(py: Python<'_>, text: &str) -> PyErr {
+    match python!(py, "manyhands.errors", "WouldDeadlock").and_then(|class| class.call_method1("about", (text,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
