@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 from importlib import resources
 
 import pytest
@@ -271,7 +272,7 @@ def test_hostile_names_are_sent_as_ascii_json_and_never_as_markup(make_loop, mak
 
 
 def test_any_progress_is_good_json(make_pool, monkeypatch):
-    """`progress()` checks nothing, for it is called often; what is no number is none here."""
+    """`progress()` refuses nothing; what is no number is none here."""
     monkeypatch.setattr(_sight, "FRESH", 0.0)
     monkeypatch.setattr(_sight, "SHARE", 0)
     pool = make_pool(1)
@@ -297,17 +298,26 @@ def test_what_a_name_is_made_of_is_not_asked(make_pool, pair, loop):
 
         __str__ = __repr__ = __len__ = __float__ = __class__.fget
 
+    class Late:
+        def __float__(self):
+            threads.append(threading.current_thread())
+            return 1.0
+
     class OddText(str):
         __slots__ = ()
         __str__ = __len__ = __getitem__ = encode = Odd.__str__
 
     ours, _theirs = pair()
+    threads = []
     pool = make_pool(1)
     with dashboard(loop, pool) as page, occupied(pool) as (job,):
         watch = loop.add(ours, mh.Events.READ, print, name=OddText("till"))
         pool.enqueue(int, owner=watch, name="later")
         job.progress(Odd(), OddText("x"), OddText("y"))
         running, later = seen(page)["jobs"]["listed"]
+        job.progress(Late(), Late(), "")
+        assert seen(page)
+    assert set(threads) == {threading.current_thread()}
     assert later["owner"] == "watch till"
     assert running["progress"] == {"done": None, "total": None, "note": "y"}
     assert _rows.text(Odd()) == "Odd"

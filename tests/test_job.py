@@ -302,3 +302,25 @@ def test_nobody_else_can_set_the_end_of_a_job(make_pool, call, ended):
             getattr(job, call)(*arguments)
         assert job.status is (S if ended else R)
     assert outcome(running) == ("returned", None)
+
+
+def test_progress_is_made_numbers_where_it_is_told(make_pool):
+    """Whoever shows it later calls nothing of the program's."""
+
+    class Share:
+        def __float__(self) -> float:
+            shares.append(threading.current_thread().name)
+            return 0.5
+
+    shares: list[str] = []
+
+    def work() -> None:
+        job = mh.current_job()
+        job.progress(Share(), Share(), "half")
+        (shown,) = pool.jobs()
+        assert shown.progress == (0.5, 0.5, "half")
+        assert [type(said) for said in shown.progress[:2]] == [float, float]
+
+    pool = make_pool(1, name="shares")
+    pool.enqueue(work).result(LONG)
+    assert len(shares) == 2

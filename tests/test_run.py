@@ -102,8 +102,10 @@ def test_what_run_takes_is_checked():
             mh.run(main, threads=wrong)
     with pytest.raises(TypeError, match="got a coroutine"):
         mh.run(main())
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="takes an async function.* returned 1"):
         mh.run(lambda: 1)
+    with pytest.raises(TypeError, match="takes an async function.* got None"):
+        mh.run(None)
     with pytest.raises(TypeError):
         mh.run(main, "one argument too many")
     with pytest.raises(ValueError, match="poller"):

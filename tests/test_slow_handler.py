@@ -313,3 +313,23 @@ def test_a_monitor_whose_thread_could_not_be_started_is_started_later(monkeypatc
         assert monitor.thread is not None
     monitor.end()
     assert monitor.thread is None
+
+
+def test_a_pool_that_a_finalizer_makes_while_the_monitor_begins_is_looked_after(make_pool, monkeypatch):
+    """The collector may come by while the lock is held: no deadlock, and one thread for both."""
+    monitor = _monitor._Monitor()
+    pools = [make_pool(1), make_pool(1)]
+    start = threading.Thread.start
+    begun = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        begun.append(thread)
+        monitor.add_pool(pools[1])
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monitor.add_pool(pools[0])
+    assert begun == [monitor.thread]
+    assert {reference() for reference in monitor.pools.values()} == set(pools)
+    monitor.end()
+    assert monitor.thread is None

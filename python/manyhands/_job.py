@@ -207,7 +207,8 @@ class Job(_core.JobCore, concurrent.futures.Future[T]):
             total: Of how much, if that is known.
             note: Anything else.
         """
-        self.__dict__["last_progress"] = (done, total, note)
+        # Made numbers here: whoever looks at it later calls nothing of the program's.
+        self.__dict__["last_progress"] = (_number(done), None if total is None else _number(total), note)
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """As `concurrent.futures.Future.add_done_callback`: `fn(job)` is called once when it has ended, or at once."""
@@ -267,6 +268,15 @@ class Job(_core.JobCore, concurrent.futures.Future[T]):
     def __repr__(self) -> str:
         reason = f" ({self.reason.name})" if self.reason is not None else ""
         return f"<manyhands.Job {self.id} {self.name!r} {self.status.name}{reason}>"
+
+
+def _number(value: float) -> float:
+    if type(value) in (int, float):
+        return value
+    try:
+        return float(value)  # Decimal and numpy's are welcome, and so may be anything that says it is a number
+    except Exception:  # noqa: BLE001 - it is shown as none: a job does not end because it said how far it is
+        return value
 
 
 def threads_by_ident() -> dict[int | None, str]:

@@ -44,7 +44,7 @@ _IDLE = 10
 
 class _Monitor:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # reentrant: a finalizer may make a pool, or serve a loop, wherever it comes by
         # Plain dicts of weak references, of which entries go at any moment: the collector calls `forget`. To list the keys or
         # the values of one is one step; to list its items is not, where a new tuple may start a collection.
         self.loops: dict[int, weakref.ref[EventLoop]] = {}
@@ -89,9 +89,12 @@ class _Monitor:
     def start(self) -> None:
         """Have a thread. What is to be looked after is entered behind it: if none is to be had, nothing has begun."""
         if self.thread is None and not self.ending:
-            thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
-            thread.start()
-            self.thread = thread
+            self.thread = threading.Thread(target=self.run, name="mh-monitor", daemon=True)
+            try:
+                self.thread.start()
+            except BaseException:
+                self.thread = None
+                raise
 
     def end(self) -> None:
         with self.lock:

@@ -85,8 +85,8 @@ class LoopClosed(ManyhandsError, RuntimeError):
 
     loop: str
 
-    def __init__(self, loop: str) -> None:
-        super().__init__(f"loop {loop!r} is closed: make a new EventLoop")
+    def __init__(self, loop: str, text: str | None = None) -> None:
+        super().__init__(text or f"loop {loop!r} is closed: make a new EventLoop")
         self.loop = loop
 
 

@@ -136,6 +136,8 @@ def run(
         raise TypeError(
             f"run() takes an async function and its arguments, run(main, 1), and got a coroutine: {function!r}"
         )
+    if not callable(function):
+        raise TypeError(f"run() takes an async function and its arguments, run(main, 1), and got {function!r}")
     if _core.is_lent():
         raise WouldDeadlock.about(
             "run() would wait, and this thread is serving a loop or running a job: await the function there, "
@@ -173,7 +175,7 @@ def _run(
     async def main() -> None:
         nonlocal ended
         try:
-            results.append(await function(*args))
+            results.append(await _called(function, args))
         finally:
             if not loop.closed:  # else it is given up, and nobody serves it any more
                 await generators.end()
@@ -209,6 +211,13 @@ def _run(
     finally:
         _close(loop, root, started, patience)
     return results, stopped
+
+
+def _called(function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...]) -> Coroutine[Any, Any, T]:
+    made = function(*args)
+    if not inspect.isawaitable(made):
+        raise TypeError(f"run() takes an async function, and {function!r} is none: it returned {made!r:.80}")
+    return made
 
 
 def _close(loop: EventLoop, root: _Program, started: list[threading.Thread], patience: float | None) -> None:

@@ -82,10 +82,12 @@ def text(value: object) -> str:
 
 
 def number(value: object) -> float | None:
-    """Make it a number that JSON has; None if there is none."""
+    """Make it a number that JSON has; None if there is none. Nothing of the value's own is called: `progress` has done so."""
+    if type(value) not in (int, float):
+        return None
     try:
         found = float(value)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - Decimal and numpy's are welcome, and so may be anything that says it is a number
+    except OverflowError:
         return None
     return found if math.isfinite(found) else None
 
