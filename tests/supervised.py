@@ -16,16 +16,25 @@ from commands import COMMAND, START
 from support import LONG, wait_until
 
 APP = """
-import os, pathlib, signal, manyhands as mh
+import gc, os, pathlib, signal, manyhands as mh
+from manyhands.server._line import Line
 WORD = "first"
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/die":
         os._exit(7)
+    if path == "/leave":
+        for thing in gc.get_objects():
+            if type(thing) is Line:
+                thing.socket.close()
     if path == "/fork":
         if not (child := os.fork()):
             signal.pause()
         pathlib.Path("child").write_text(str(child))
+    if path == "/wait":
+        pathlib.Path(f"begun-{os.getpid()}").touch()
+        while not pathlib.Path("go").exists():
+            mh.sleep_blocking(0.01)
     if path == "/work":
         pathlib.Path(f"begun-{os.getpid()}").touch()
         pathlib.Path("begun").touch()

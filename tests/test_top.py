@@ -73,8 +73,10 @@ def test_it_shows_threads_jobs_loops_and_pools(shown, make_loop, make_pool):
         assert shown("--port", page.url.rstrip("/").rpartition(":")[2])[0] == 0
         pool.finish()
     assert re.search(r"^kitchen +0 +0", printed, re.MULTILINE)
-    assert re.search(r"^reports +1/1 +1 +1", printed, re.MULTILINE)
+    assert re.search(r"^reports +1 +1/1 +1", printed, re.MULTILINE)
     assert re.search(rf"^mh-reports-0 +job {job.name}", printed, re.MULTILINE)
+    assert re.search(r"^MainThread +[\w.]+ \([\w./]+:\d+\)", printed, re.MULTILINE), "the program's own threads too"
+    assert "mh-monitor" not in printed
     assert re.search(rf"^ *{job.id} +{job.name} +running .* 25% page one", printed, re.MULTILINE)
     assert re.search(r"later +queued .* strand desk", printed)
 

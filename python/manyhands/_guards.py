@@ -190,6 +190,11 @@ def signals_held(loop: Loop) -> Iterator[None]:
 class Ending:
     """While entered on the main thread, SIGINT and SIGTERM end a loop: the first in order, the second the process at once.
 
+    Args:
+        loop: The loop.
+        insist: False: the second means no more than the first. So it is where somebody else sees to the end, as a supervisor
+            does: its workers may get a signal from it, and the same one from who has sent it to all of them.
+
     `request_stop()` neither blocks nor takes a lock, so a signal's handler may call it. The handlers that were there are
     put back. On another thread it does nothing: Python has handlers of signals on the main thread only.
 
@@ -197,8 +202,9 @@ class Ending:
         signal_name: Which signal came, None for none.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, *, insist: bool = True) -> None:
         self._loop = loop
+        self._insist = insist
         self._previous: dict[signal.Signals, Any] = {}
         self.signal_name: str | None = None
 
@@ -214,7 +220,9 @@ class Ending:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
         if self.signal_name is not None:
-            os._exit(128 + number)
+            if self._insist:
+                os._exit(128 + number)
+            return
         self.signal_name = signal.Signals(number).name
         self._loop.request_stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -116,6 +117,39 @@ def test_an_application_of_the_current_directory_is_served_until_ctrl_c(director
     assert printed == "manyhands serve: ended, every request was answered or stopped\n"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers", "2"]])
+def test_nobody_has_to_read_what_it_says(directory, arguments):
+    """Its reader may go before it: `manyhands serve ... | head -1`."""
+    with serving(directory, "site_here:app", *arguments) as (process, address):
+        assert process.stdout is not None
+        process.stdout.close()
+        assert ask(address, "/hello") == b"/hello"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(START) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_there_is_room_for_as_many_clients_as_it_takes(directory):
+    """Descriptors: the soft limit is raised as far as the hard one lets."""
+    few = (
+        "import resource as r, sys; r.setrlimit(n := r.RLIMIT_NOFILE, (256, r.getrlimit(n)[1]));"
+        "from manyhands.cli import main; sys.exit(main())"
+    )
+    with serving(directory, "site_here:app", command=[sys.executable, "-c", few]) as (process, _):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert soft == min(hard, 11_024)
+
+
+def test_an_option_of_another_server_s_is_answered_by_the_usage_of_this_one(directory):
+    """And not by that of all commands."""
+    done = serve_and_fail(directory, "site_here:app", "-w", "4")
+    assert done.returncode == 2
+    assert "usage: manyhands serve" in done.stderr
+    assert "unrecognized arguments: -w 4; see manyhands serve --help" in done.stderr
+
+
 def test_a_request_that_never_ends_keeps_the_command_neither_running_nor_from_its_status(directory):
     """It comes back to the interpreter all the time, on a thread of the loop: that would abort the process at its end. What was
     registered with `atexit` runs.
@@ -137,6 +171,7 @@ def test_a_request_that_never_ends_keeps_the_command_neither_running_nor_from_it
             process.send_signal(signal.SIGINT)
             printed, complaints = process.communicate(timeout=START)
     assert process.returncode == 0, complaints
+    assert printed.startswith("manyhands serve: the request of a client has 0 s to finish; Ctrl-C ends at once\n")
     assert "still running: GET /" in printed
     assert printed.endswith("atexit ran\n")
 
@@ -204,6 +239,7 @@ def test_what_cannot_be_served_is_explained_in_a_sentence(directory, target, wor
         ["site_here:app", "--threads", "0"],
         ["site_here:app", "--port", "x"],
         ["site_here:app", "--dashboard", "x"],
+        ["site_here:app('x')"],
     ],
 )
 def test_wrong_usage_is_status_2(directory, arguments):
@@ -222,6 +258,7 @@ def test_where_it_cannot_listen_is_explained_in_a_sentence(directory):
         assert f"port {port} of 127.0.0.1 is in use" in done.stderr
     for arguments, words in (
         (["--port", "70000"], "there is no port 70000"),
+        (["--access-log-format", "json"], "of no use without --access-log"),
         (["--host", "192.0.2.1"], "192.0.2.1 is no address of this machine"),
         (["--host", "no.such.host.invalid"], "cannot find the host"),
         (["--host", ".."], "cannot find the host '..'"),

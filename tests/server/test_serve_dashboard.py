@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -18,10 +19,10 @@ from commands import COMMAND, START
 from support import LONG
 
 APP = """
-import manyhands as mh
+import os
 
 def app(environ, start_response):
-    start_response("200 OK", [])
+    start_response("200 OK", [("X-Token", os.environ.get("MANYHANDS_TOKEN", "none"))])
     return [b"hello"]
 """
 
@@ -57,10 +58,14 @@ def status_of(url: str, path: str) -> int:
 
 @pytest.mark.parametrize(("token", "status"), [(None, 200), ("open-sesame", 401)])
 def test_it_says_where_its_dashboard_is_and_ends_it_with_the_server(tmp_path, token, status):
-    """With the token of the environment; the server's end is as without it."""
+    """With the token of the environment, which the application does not get; the server's end is as without it."""
     with serving(tmp_path, "--dashboard", "0", token=token) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        site = re.search(r":(\d+)/", process.stdout.readline())
+        assert site is not None
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(site[1]), timeout=LONG)) as client:
+            client.request("GET", "/")
+            assert client.getresponse().headers["X-Token"] == "none"
         found = re.search(r"manyhands serve: dashboard on (http://127\.0\.0\.1:\d+/)", process.stdout.readline())
         assert found is not None
         assert status_of(found[1], "/health") == 200

@@ -40,6 +40,40 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
     assert len(re.findall(r"worker [12] \(process \d+\) ended by itself, with status 7", complaints)) == 1
 
 
+def test_a_worker_that_is_about_to_end_and_does_not_holds_up_nobody(tmp_path):
+    """Its line is closed, and it lives: the others are looked after before its time is over. Then it is killed."""
+    with serving(tmp_path, "--workers", "2") as served:
+        about_to_end, _ = served.ask("/leave")
+        (other,) = set(served.workers) - {about_to_end}
+        os.kill(other, signal.SIGKILL)
+        wait_until(lambda: set(served.children()) - set(served.workers))
+        assert alive(about_to_end)
+        wait_until(lambda: not alive(about_to_end))
+        status, _, complaints = served.end(signal.SIGTERM)
+    assert status == 0
+    assert f"(process {about_to_end}) did not come to an end of its own: killed" in complaints
+
+
+def test_a_signal_to_all_of_the_processes_lets_a_request_in_hand_finish(tmp_path):
+    """As a service manager sends it: a worker hears it twice, from there and from its supervisor."""
+    with serving(tmp_path, "--workers", "2") as served:
+        client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LONG)
+        with contextlib.closing(client):
+            client.request("GET", "/wait")
+            wait_until(lambda: list(tmp_path.glob("begun-*")))
+            (busy,) = (int(found.name.partition("-")[2]) for found in tmp_path.glob("begun-*"))
+            (idle,) = set(served.workers) - {busy}
+            for worker in served.workers:
+                os.kill(worker, signal.SIGTERM)
+            wait_until(lambda: not alive(idle))
+            served.process.send_signal(signal.SIGTERM)
+            os.kill(busy, signal.SIGTERM)
+            (tmp_path / "go").touch()
+            assert client.getresponse().status == 200
+        status, _, _ = served.end()
+    assert status == 0
+
+
 def test_a_request_in_hand_is_stopped_by_the_deadline_and_the_second_signal_ends_all_at_once(tmp_path):
     """Status 130, as of any program that Ctrl-C ended."""
     with serving(tmp_path, "--workers", "2") as served:
@@ -85,6 +119,7 @@ def test_a_change_of_the_sources_starts_the_worker_again(tmp_path):
         source = tmp_path / "site_here.py"
         source.write_text(APP.replace("first", "second"))
         wait_until(lambda: (found := served.answers()) and found[1] == "second")
+        assert served.process.stderr.readline().endswith("the application has changed: its workers start again\n")
         source.write_text("def app(:\n")
         wait_until(lambda: served.process.stderr.readline().endswith("waiting for a change\n"))
         source.write_text(APP.replace("first", "third"))

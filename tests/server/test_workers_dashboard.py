@@ -170,7 +170,9 @@ def test_a_page_process_that_ends_or_hangs_is_nothing_to_the_workers(tmp_path, h
         page = served.page()
         if how == "killed":
             os.kill(page, signal.SIGKILL)
-            wait_until(lambda: not alive(page) and any(b"_page_main" in command(child) for child in served.children()))
+            wait_until(
+                lambda: not alive(page) and any(b"_page_main" in told(child, "cmdline") for child in served.children())
+            )
             data = wait_seen(served, all_answer)
             assert [row["pid"] for row in data["workers"]] == served.workers
         else:
@@ -184,15 +186,16 @@ def test_a_page_process_that_ends_or_hangs_is_nothing_to_the_workers(tmp_path, h
                 assert not alive(page)
 
 
-def command(process: int) -> bytes:
+def told(process: int, what: str) -> bytes:
+    """Its "cmdline" or its "environ", as it was started."""
     try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
+        return Path(f"/proc/{process}/{what}").read_bytes()
     except FileNotFoundError:
         return b""
 
 
 def workers_of(served: Serving) -> list[int]:
-    return [child for child in served.children() if b"_serve_worker" in command(child)]
+    return [child for child in served.children() if b"_serve_worker" in told(child, "cmdline")]
 
 
 def test_a_signal_to_all_of_the_processes_ends_them_in_silence(tmp_path):
@@ -239,8 +242,11 @@ def test_with_reload_it_shows_the_one_that_is_there_and_that_none_is(tmp_path):
         assert served.end(signal.SIGINT)[0] == 0
 
 
-def test_the_token_is_asked_for_and_is_on_no_command_line(tmp_path):
-    """As with one process: for the figures and for a stop, by every name; without one only by this machine's names."""
+def test_the_token_is_asked_for_and_only_the_page_has_it(tmp_path):
+    """As with one process: for the figures and for a stop, by every name; without one only by this machine's names.
+
+    It is on no command line, and in the environment of the page's process alone: the workers run the application.
+    """
     with serving(tmp_path, *TWO, token="open-sesame") as served:
         for path in ("/data.json", "/metrics"):
             assert ask(served, path)[0] == 401
@@ -248,7 +254,8 @@ def test_the_token_is_asked_for_and_is_on_no_command_line(tmp_path):
             assert ask(served, path, headers=own)[0] == 200
         assert stop(served, "{}")[0] == 401
         assert ask(served, "/health")[0] == 200
-        assert not any(b"sesame" in command(child) for child in served.children())
+        assert not any(b"sesame" in told(child, "cmdline") for child in served.children())
+        assert [child for child in served.children() if b"sesame" in told(child, "environ")] == [served.page()]
     with serving(tmp_path, *TWO) as served:
         assert ask(served, "/data.json", headers={"Host": "dash.example"})[0] == 403
         assert ask(served, "/stop", "POST", {"Origin": "http://evil.example"}, b"{}")[0] == 403

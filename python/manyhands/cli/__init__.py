@@ -10,7 +10,6 @@ were wrong; 130 ended by a Ctrl-C that could not wait.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import manyhands as mh
 from manyhands.cli import demo, doctor, echo, forward, serve, top
 from manyhands.cli._failure import Failure as Failure
+from manyhands.cli._output import to_nowhere
 
 
 class Command(NamedTuple):
@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Threads: `echo` ends at a signal only when called on the main thread.
     """
-    options = _parser().parse_args(argv)
+    options, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}; see manyhands {options.command} --help")
     try:
         status = COMMANDS[options.command].run(options)
         sys.stdout.flush()
@@ -86,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"manyhands {options.command}: {failure}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has gone (`manyhands doctor | head -1`). What is buffered goes nowhere, in silence.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere()  # as after `manyhands doctor | head -1`
         return 1
     except KeyboardInterrupt:
         return 130
@@ -104,5 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         description = command.purpose[0].upper() + command.purpose[1:] + "."
-        command.configure(commands.add_parser(name, help=command.purpose, description=description))
+        its_own = commands.add_parser(name, help=command.purpose, description=description)
+        its_own.set_defaults(parser=its_own)
+        command.configure(its_own)
     return parser

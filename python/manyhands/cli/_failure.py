@@ -29,6 +29,14 @@ def descriptor_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 2**31 - 1
 
 
+def make_room(needed: int) -> None:
+    """Raise the soft limit to as many descriptors, or as near as the hard one lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def require_descriptors(needed: int, what: str) -> None:
     """Check that this process may open `needed` descriptors.
 

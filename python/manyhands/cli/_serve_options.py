@@ -67,9 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "ask for is taken from the environment, MANYHANDS_TOKEN",
     )
     parser.add_argument("--access-log", action="store_true", help="print a line for each request on standard error")
-    parser.add_argument(
-        "--access-log-format", choices=("common", "combined", "json"), default="common", help="(default: %(default)s)"
-    )
+    parser.add_argument("--access-log-format", choices=("common", "combined", "json"), help="(default: common)")
     parser.add_argument(
         "--trusted-proxies",
         default="",
@@ -78,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--log-level",
+        type=str.lower,
         choices=LEVELS,
         default="warning",
         help="what of the library's log is shown (default: %(default)s)",
@@ -91,7 +90,10 @@ def target(text: str) -> str:
         argparse.ArgumentTypeError: it does not look like one.
     """
     if TARGET.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"expected a module and a name in it, as in package.module:app, got {text!r}")
+        hint = "; a factory gets no arguments, as module:create()" if "(" in text else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a module and a name in it, as in package.module:app, got {text!r}{hint}"
+        )
     return text
 
 

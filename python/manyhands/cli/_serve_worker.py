@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import manyhands as mh
 from manyhands.cli._failure import complain_of
 from manyhands.cli._logs import settle, shown
+from manyhands.cli._output import say
 from manyhands.cli._serve_failures import still_running
 from manyhands.server import NoApplication
 from manyhands.server._leaving import leave
@@ -51,7 +52,7 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
         if left:
-            print(still_running(left), flush=True)
+            say(still_running(left))
     if left:
         leave(0)
     return 0

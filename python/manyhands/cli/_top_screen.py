@@ -83,7 +83,7 @@ class Screen:
             fixed.append(self._servers())
         taken = 5 + sum(table.row_count + 1 for table in fixed if isinstance(table, Table))
         left = ROWS * 2 if height is None else max(4, height - taken)
-        threads = _together([thread for thread in seen["threads"]["listed"] if thread["kind"] != "other"])
+        threads = _together(seen["threads"]["listed"])
         jobs = seen["jobs"]["listed"]
         for_threads = min(len(threads), max(left // 2, left - len(jobs)))
         parts: list[RenderableType] = [
@@ -122,7 +122,7 @@ class Screen:
         for pool in self._seen["pools"]:
             buckets = pool["run_seconds"]
             ended = self._rate_of("pools", pool, lambda row: row["finished"] + row["stopped"])
-            counts = [f"{pool['threads']}/{pool['limit']}", str(pool["busy"]), str(pool["queued"])]
+            counts = [str(pool["threads"]), f"{pool['busy']}/{pool['limit']}", str(pool["queued"])]
             waits = seconds(pool["oldest_wait"])
             table.add_row(*_texts(_key(pool), *counts, waits, _figure(ended), quantile(buckets, 0.99), bars(buckets)))
         return table
@@ -223,12 +223,13 @@ def quantile(buckets: list[tuple[float | None, int]], share: float) -> str:
 
 
 def _together(threads: list[Row]) -> list[Row]:
-    """Those that are busy, then the others; as one row if they are many."""
+    """Those that are busy, those that wait, as one row if they are many, and the program's own."""
+    own = [thread for thread in threads if thread["kind"] == "other" and not thread["name"].startswith("mh-")]
     busy = [thread for thread in threads if thread["busy"]]
-    waiting = [thread for thread in threads if not thread["busy"]]
+    waiting = [thread for thread in threads if not thread["busy"] and thread["kind"] != "other"]
     if len(waiting) > MOST_WAITING:
         waiting = [{"name": f"{len(waiting)} more", "what": "wait", "since": None, "at": None, "busy": False}]
-    return busy + waiting
+    return busy + waiting + own
 
 
 def _key(row: Row) -> str:

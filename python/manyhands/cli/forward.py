@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import resource
 import socket
 import ssl
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import manyhands as mh
-from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, descriptor_limit, require_descriptors
+from manyhands.cli._failure import OUT_OF_DESCRIPTORS, Failure, descriptor_limit, make_room, require_descriptors
 from manyhands.cli._forwarder import Figures, Forwarder, Stream
 from manyhands.cli._options import seconds, whole_number
 from manyhands.cli._running import run_until_signal
@@ -182,11 +181,7 @@ def _check(options: argparse.Namespace, refuse: Callable[[str], NoReturn]) -> No
 def _make_room(asked: int | None) -> int:
     """How many connections there is room for, at two descriptors each; the soft limit is raised if it may be."""
     needed = 2 * (asked or LIMIT) + DESCRIPTORS
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptor_limit() < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        if most > descriptor_limit():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    make_room(needed)
     if asked is not None:
         require_descriptors(needed, f"a forwarder of {asked:,} connections")
         return asked

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from manyhands._arguments import check_int
-from manyhands.debug._dashboard import HOST, check_token
+from manyhands.debug._dashboard import HOST, TOKEN_VARIABLE, check_token
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._line import fresh_python
 from manyhands.server._page_process import PageProcess
@@ -21,12 +21,10 @@ __all__ = ["SummedPage"]
 class SummedPage:
     """Holds the socket; leaving the `with` block closes it.
 
-    The process finds the token in the environment, which nobody else can read.
-
     Args:
         name: What is shown for the program's name.
         port: As of `dashboard()`.
-        token: As of `dashboard()`; the process takes it from the environment's MANYHANDS_TOKEN.
+        token: As of `dashboard()`. The process finds it in its environment, which no other user can read.
 
     Attributes:
         url: The page's address.
@@ -43,7 +41,9 @@ class SummedPage:
         self.url = self._listening.url
         number = self._listening.fileno()
         order = json.dumps({"listening": number, "name": name, "pid": os.getpid()})
-        self.process = PageProcess(fresh_python("manyhands.debug._page_main", order), number)
+        self.process = PageProcess(
+            fresh_python("manyhands.debug._page_main", order), number, {} if token is None else {TOKEN_VARIABLE: token}
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ class PageProcess:
     Args:
         command: What it is started with.
         listening: The descriptor of the socket on which it serves the page, which it inherits.
+        variables: What its environment has beside this process's.
 
     Attributes:
         line: A socket that is readable when the process has ended; None while there is none.
@@ -45,9 +46,10 @@ class PageProcess:
     Threads: the supervisor's.
     """
 
-    def __init__(self, command: Sequence[str], listening: int) -> None:
+    def __init__(self, command: Sequence[str], listening: int, variables: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
         self._listening = listening
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.line: socket.socket | None = None
         self.due = 0.0
@@ -61,7 +63,7 @@ class PageProcess:
                 self._command,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(self._listening, theirs.fileno()),
-                env={**os.environ, LINE: str(theirs.fileno())},
+                env={**os.environ, **self._variables, LINE: str(theirs.fileno())},
                 process_group=0,
             )
         except OSError as error:

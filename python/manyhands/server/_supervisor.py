@@ -15,6 +15,9 @@ Workers are in process groups of their own: a Ctrl-C at the terminal reaches the
 | SERVING | | it is started again: at once, or, if it lived for less than `STEADY`, after a pause that doubles |
 | ENDING | its exit, `grace` and a little at most, then it is killed | it is gone |
 
+One that has closed its line, in whichever state, has `AFTER_GRACE` to end, and is looked at every `LOOK` until it has: nobody
+waits for it, so the others are looked after meanwhile.
+
 The page is told two more, which no worker is in: GONE, and WAITING for the next one of its number.
 
 Where changes of the sources are looked for, a worker that has ended by itself is started again at the next one.
@@ -58,6 +61,9 @@ PAUSE: Final = (0.1, 10.0)
 
 AFTER_GRACE: Final = 5.0
 """Seconds that a worker has to come to its end after its requests' grace is over."""
+
+LOOK: Final = 0.02
+"""Seconds between two looks at a worker that is about to end."""
 
 ENDS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -192,6 +198,8 @@ class Supervisor:
         """Wait for whatever comes first, and take it in."""
         moments = [when for when, _ in self._due.values()]
         moments += [worker.deadline for worker in self._workers.values() if worker.state is not State.SERVING]
+        if any(worker.left for worker in self._workers.values()):
+            moments.append(monotonic() + LOOK)
         if self._changed is not None and not self._stopping:
             moments.append(monotonic() + 0.5)
         if (page := self._page_to_start()) is not None:
@@ -215,7 +223,10 @@ class Supervisor:
         except OSError:
             said = b""
         if not said:
-            self._bury(worker)
+            self._selector.unregister(worker.line)
+            worker.close()
+            worker.left = True
+            worker.deadline = monotonic() + AFTER_GRACE
         elif worker.state is State.STARTING:
             worker.state = State.SERVING
             self._tell(worker)
@@ -230,7 +241,7 @@ class Supervisor:
         if page.line is not None:
             self._selector.register(page.line, selectors.EVENT_READ, page)
             for worker in self._workers.values():
-                self._tell(worker, hand_on=True)
+                self._tell(worker, hand_on=not worker.left)
 
     def _hear_page(self, page: PageProcess) -> None:
         assert page.line is not None
@@ -262,8 +273,10 @@ class Supervisor:
     def _look(self, on_ready: Callable[[Supervisor], object] | None) -> None:
         """Do what is due by now."""
         now = monotonic()
-        for worker in self._workers.values():
-            if worker.state is not State.SERVING and now >= worker.deadline:
+        for worker in list(self._workers.values()):
+            if worker.left and (status := worker.process.poll()) is not None:
+                self._bury(worker, status)
+            elif (worker.left or worker.state is not State.SERVING) and now >= worker.deadline:
                 logger.error("worker %d (process %d) did not come to an end of its own: killed", *worker.names)
                 worker.deadline = now + AFTER_GRACE
                 worker.process.kill()
@@ -273,7 +286,7 @@ class Supervisor:
                 self._start_again(number, pause)
         if (page := self._page_to_start()) is not None and now >= page.due:
             self._start_page(page)
-        if not self._served and len(self._workers) == self._count and self._all(State.SERVING):
+        if not self._served and len(self._workers) == self._count and self._all_serve():
             self._served = True
             if on_ready is not None:
                 on_ready(self)
@@ -281,7 +294,7 @@ class Supervisor:
             self._reload(now)
 
     def _reload(self, now: float) -> None:
-        logger.info("the application has changed: its workers start again")
+        logger.warning("the application has changed: its workers start again")
         for number in self._due:
             self._due[number] = (now, PAUSE[0])
         for worker in self._workers.values():
@@ -294,27 +307,21 @@ class Supervisor:
             logger.error("worker %d could not be started: %s: tried again in %.1f s", number + 1, error, pause)  # noqa: TRY400
             self._due[number] = (monotonic() + pause, min(2 * pause, PAUSE[1]))
 
-    def _all(self, state: State) -> bool:
-        return all(worker.state is state for worker in self._workers.values())
+    def _all_serve(self) -> bool:
+        return all(worker.state is State.SERVING and not worker.left for worker in self._workers.values())
 
     def _end(self, worker: Worker, number: int) -> None:
         if worker.state is State.ENDING:
             return  # a second signal would end its requests at once
         worker.state = State.ENDING
-        worker.deadline = monotonic() + self._grace + AFTER_GRACE
-        with contextlib.suppress(ProcessLookupError):
-            worker.process.send_signal(number)
+        if not worker.left:  # else it is at its last functions, and the signal would kill it
+            worker.deadline = monotonic() + self._grace + AFTER_GRACE
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(number)
         self._tell(worker)
 
-    def _bury(self, worker: Worker) -> None:
-        """A worker has closed its line: it has ended, or is about to."""
-        self._selector.unregister(worker.line)
-        worker.close()
-        try:
-            status = worker.process.wait(AFTER_GRACE)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            status = worker.process.wait()
+    def _bury(self, worker: Worker, status: int) -> None:
+        """A worker has ended."""
         del self._workers[worker.number]
         if self._stopping:
             self._tell(worker, State.GONE)

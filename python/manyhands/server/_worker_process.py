@@ -43,6 +43,7 @@ class Worker:
         self.state = State.STARTING
         self.born = monotonic()
         self.deadline = self.born + START  # not while it serves
+        self.left = False  # it has closed its line, and comes to its end
 
     @property
     def names(self) -> tuple[int, int]:

@@ -259,8 +259,8 @@ function showPools(pools) {
   fillTable("pools", pools, (pool) => pool.key, [
     (pool) => pool.key,
     (pool) => state(pool.state),
-    (pool) => `${count(pool.threads)} of ${count(pool.limit)}`,
-    (pool) => count(pool.busy),
+    (pool) => count(pool.threads),
+    (pool) => `${count(pool.busy)} of ${count(pool.limit)}`,
     (pool) => count(pool.queued),
     (pool) => seconds(pool.oldest_wait),
     (pool) => rate(growthOf("pools", pool, ended)),
