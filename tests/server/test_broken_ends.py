@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -15,14 +17,18 @@ import pytest
 
 import manyhands as mh
 from gate import Gate
-from manyhands.server import Events, Limits, Server, WebSocketClosed, iter_async
+from manyhands.server import Events, Limits, Server, WebSocketClosed, _connection, iter_async
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._budget import Budget
 from manyhands.server._deadline import Deadline
 from manyhands.server._proxies import Proxies
 from manyhands.server._request import RequestReader
+from manyhands.server._serve import serve_here
+from manyhands.server._settings import Settings
 from manyhands.server._source import Source
+from manyhands.server._supervisor import Supervisor
 from manyhands.server._websocket import WebSocket
+from manyhands.server._worker_process import State, Worker
 from serving import GET, ask, connect, get, hello
 from support import LONG, wait_until
 
@@ -274,13 +280,57 @@ async def asgi(scope, receive, send): ...
         (hello, {"host": 5}, TypeError, "host must be a str"),
         (hello, {"bind": 8000}, TypeError, "HOST:PORT, unix:PATH or fd:NUMBER"),
         (hello, {"tls": ssl.create_default_context()}, ValueError, "a context for clients"),
+        (lambda: hello, {}, TypeError, "if it makes one, give what it returns"),
+        (hello, {"bind": "127.0.0.1:0", "port": 80}, ValueError, "and not both"),
     ],
-    ids=["asgi", "a port too high", "a negative port", "a port of text", "no host", "bind", "tls"],
+    ids=[
+        "asgi",
+        "a port too high",
+        "a negative port",
+        "a port of text",
+        "no host",
+        "bind",
+        "tls",
+        "factory",
+        "two places",
+    ],
 )
 def test_arguments_that_make_no_sense_are_refused_at_once(app, options, error, words):
     """In a sentence that says what is expected."""
     with pytest.raises(error, match=words):
         Server(app, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"tls": "chain.pem"}, TypeError, "the files"),
+        ({"tls": ("chain.pem", "key.pem", "more")}, TypeError, "the files"),
+        ({"on_started": 5}, TypeError, "on_started must be callable"),
+        ({"bind": "127.0.0.1:0", "host": "0.0.0.0"}, ValueError, "and not both"),
+    ],
+)
+def test_arguments_of_serve_that_make_no_sense_are_refused_at_once(options, error, words):
+    """Before it listens."""
+    with pytest.raises(error, match=words):
+        mh.server.serve(hello, signals=False, **options)
+
+
+def test_a_server_that_was_stopped_is_not_started_again():
+    """It says so of itself, and not of a loop that the program has never seen."""
+    server = Server(hello, name="shop")
+    server.start()
+    server.stop()
+    with pytest.raises(mh.LoopClosed, match="server 'shop' was stopped: make a new one"):
+        server.start()
+
+
+def test_an_address_that_is_taken_is_named():
+    """The system's own words do not have it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            Server(hello, port=port)
 
 
 @pytest.mark.parametrize("grace", ["10", None, -1, float("nan")])
@@ -413,3 +463,77 @@ def test_the_id_of_an_event_is_text():
     """A number is what one thinks of first."""
     with pytest.raises(TypeError, match="id must be str, and got 5"):
         Events().send("x", id=5)
+
+
+def test_a_decorator_that_gives_what_it_wraps_other_arguments_makes_an_application(start_server):
+    """What is called counts, as with werkzeug's `Request.application`, and not what is inside."""
+
+    @functools.wraps(lambda request: request)
+    def app(environ, start_response):
+        return hello(environ, start_response)
+
+    assert ask(start_server(app)) == (200, b"/")
+
+
+def test_a_listener_that_cannot_even_set_a_timer_is_not_paused_for_ever():
+    """There is no memory: it comes back at once, and its watch does not end by an error."""
+    paused = []
+
+    def call_later(seconds, callback):
+        raise MemoryError
+
+    timers = SimpleNamespace(call_later=call_later)
+    watch = SimpleNamespace(strand=timers, pause=lambda: paused.append(1), resume=None)
+    server = Server(hello)
+    server._back_off(watch, MemoryError())
+    server.stop()
+    assert paused == []
+
+
+def test_what_goes_wrong_when_the_end_is_announced_does_not_keep_the_server():
+    """It is raised, behind the server's end."""
+    served = []
+
+    def on_started(server: Server) -> None:
+        served.append(server)
+        server.on_stop()
+
+    def on_ending(server: Server) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        serve_here(hello, Bind("127.0.0.1", 0), Settings(), on_started=on_started, on_ending=on_ending)
+    assert served[0].loop.closed
+
+
+def test_a_connection_that_ends_before_the_listener_has_its_watch_keeps_none(start_server, monkeypatch):
+    """The watch would hold the connection, and be held by it."""
+    server = start_server(hello)
+    add = server.loop.add
+    made = []
+
+    def ends_at_once(source, *args, **options):
+        watch = add(source, *args, **options)
+        watch.remove()
+        wait_until(lambda: isinstance(getattr(source, "_watch", None), _connection._Ended))
+        made.append(source)
+        return watch
+
+    monkeypatch.setattr(server.loop, "add", ends_at_once)
+    with connect(server) as sock:
+        assert sock.recv(1) == b""
+        wait_until(lambda: server.connections == 0)
+    assert isinstance(made[0]._watch, _connection._Ended)
+
+
+def test_a_worker_that_has_closed_its_line_is_not_sent_the_signal():
+    """It is at its last functions, and the signal has its default meaning again."""
+    sent = []
+    supervisor = Supervisor([], 0, SimpleNamespace(address=("", 0)), url="", grace=1.0)
+    for left in (False, True):
+        worker = Worker(0, SimpleNamespace(send_signal=sent.append, pid=1), SimpleNamespace(), None, 0.1)
+        worker.left = left
+        supervisor._end(worker, signal.SIGTERM)
+        assert worker.state is State.ENDING
+    supervisor._selector.close()
+    assert sent == [signal.SIGTERM]

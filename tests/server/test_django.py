@@ -445,10 +445,11 @@ def test_no_connection_to_the_database_is_left_behind_by_many_requests_at_once(s
 # A client that goes.
 
 
+@pytest.mark.parametrize("wrap", [lambda app: app, wrapped], ids=["plain", "wrapped"])
 @pytest.mark.parametrize("path", [b"/work", b"/query"])
-def test_a_view_stops_when_its_client_hangs_up(shop, start_server, notes, signals, path):
+def test_a_view_stops_when_its_client_hangs_up(shop, start_server, notes, signals, path, wrap):
     """A loop with check-ins, and one endless query; Django finishes the request, and so closes the connection."""
-    server = start_server(shop)
+    server = start_server(wrap(shop))
     with connect(server) as sock:
         sock.sendall(get(path))
         assert notes.begun.wait(LONG)

@@ -111,7 +111,11 @@ def test_what_only_looks_like_a_file_is_read(start_server, path, sent):
     """A GzipFile has a descriptor, of what it unpacks; others have none."""
     packed = path.with_suffix(".gz")
     packed.write_bytes(gzip.compress(BODY[:100_000]))
-    for file in (lambda: gzip.GzipFile(packed), lambda: io.BytesIO(BODY[:100_000])):
+    for file in (
+        lambda: gzip.GzipFile(packed),
+        lambda: io.BufferedReader(gzip.GzipFile(packed)),
+        lambda: io.BytesIO(BODY[:100_000]),
+    ):
         assert ask(start_server(view_of(file))) == (200, BODY[:100_000])
     reader, writer = os.pipe()
     os.write(writer, b"through a pipe")

@@ -37,6 +37,7 @@ REFUSED = {
     "another expectation": (417, b"GET / HTTP/1.1\r\nHost: h\r\nExpect: \x9b31m\r\n\r\n"),
     "a tunnel": (501, b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"),
     "a head without an end": (431, b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 17_000),
+    "blank lines without an end": (431, b"\r\n" * 8_193),
     "too many headers": (431, b"GET / HTTP/1.1\r\nHost: h\r\n" + b"X: y\r\n" * 101 + b"\r\n"),
     "too long a body": (413, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n"),
 }
@@ -56,6 +57,24 @@ def test_what_is_refused_is_counted_logged_and_closed_and_nothing_of_it_is_repea
     why, line = [record.getMessage() for record in caplog.records if record.name != "manyhands.loop"]
     assert re.fullmatch(rf"127\.0\.0\.1 port \d+: refused: {status} [A-Z][ -~]+", why)
     assert re.fullmatch(rf'127\.0\.0\.1 "-" {status} \d+ 0\.000000', line)
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (417, b"HEAD / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n"),
+        (413, b"HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n"),
+        (408, b"HEAD / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx"),
+    ],
+)
+def test_a_head_request_that_is_refused_gets_no_body_either(start_server, status, data):
+    """RFC 9110, 9.3.2: whatever the status."""
+    server = start_server(hello, threads=1, limits=Limits(body_gap_timeout=0.05))
+    with connect(server) as client:
+        client.sendall(data)
+        head, blank, body = client.rest().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert (blank, body) == (b"\r\n\r\n", b"")
 
 
 NOISY = """
@@ -132,6 +151,16 @@ def test_a_handshake_of_tls_has_the_time_of_a_head(start_server, greeting):
         assert client.rest() == b""
     wait_until(lambda: server.connections == 0)
     assert server.pool.stats().submitted == 0
+
+
+def test_a_client_that_speaks_no_tls_is_in_the_log(start_server, caplog):
+    """Somebody who has written http for https finds out why nothing comes."""
+    caplog.set_level(logging.INFO, "manyhands.server")
+    server = start_server(hello, threads=1, tls=certified.server_context())
+    with connect(server) as client:
+        client.sendall(GET)
+        wait_until(lambda: caplog.records)
+    assert re.search(r"127\.0\.0\.1 port \d+: no TLS with this client: [A-Z_]+$", caplog.text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("part", [b"", GET[:10], b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx"])

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
+from manyhands.server._environ import base_environ
 from manyhands.server._limits import Limits
 from manyhands.server._request import Refused, RequestReader
 from reading import (
@@ -61,6 +62,8 @@ BAD = {
     # Lines. RFC 9112, 2.2 and 5.
     "LF behind a header": b"GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n",
     "LF behind the request line": b"GET / HTTP/1.1\nHost: h\r\n\r\n",
+    "LF behind a line of HTTP/0.9": b"GET /\n0: HTTP/1.0\r\nHost: h\r\n\r\n",
+    "LF behind a line of HTTP/0.9, and a name": b"GET /\nX: HTTP/1.1\r\nHost: h\r\n\r\n",
     "LF for the blank line": b"GET / HTTP/1.1\r\nHost: h\r\n\n\r\n",
     "CR in a value": b"GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n",
     "zero in a value": b"GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n",
@@ -224,3 +227,24 @@ def test_a_limit_that_makes_no_sense_is_refused_by_its_name(wrong, error):
 
 
 # Responses.
+
+
+def test_blank_lines_count_for_the_request_they_are_before_however_they_come():
+    """A client that sends nothing else would have the reader at work for ever."""
+    few = b"\r\n" * 8
+    reader = RequestReader(Limits(head_bytes=64))
+    for _ in range(9):
+        reader.receive(few * 4 + GET)
+        assert reader.next_request() is not None
+    for _ in range(9):
+        reader.receive(few * 4)
+        assert reader.next_request() is None
+        assert reader.take_plain(GET, base_environ("h", 80), ("127.0.0.1", 1)) is not None
+    for _ in range(4):
+        reader.receive(few)
+        assert reader.next_request() is None
+    reader.receive(few)
+    with pytest.raises(Refused) as caught:
+        reader.next_request()
+    assert caught.value.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    assert reader.over

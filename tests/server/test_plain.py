@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import logging
 import math
+import threading
 import weakref
 
 import pytest
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 
 from fuzzing import examples
 from manyhands.server import Limits, _response
+from manyhands.server._connection import Connection
 from manyhands.server._request import RequestReader
 from manyhands.server._response import ResponseFrame
 from reading import GET, OLD, POST, agree_on_plain, read_one
-from serving import connect, hello
+from serving import connect, get, hello
 from support import wait_until
 from wsgi_client import Body, app_of
 
@@ -272,6 +274,23 @@ def test_a_length_that_nobody_has_said_is_not_guessed():
     assert ResponseFrame(read_one(GET)).whole("200 OK", [], b"abc", known=False) is None
 
 
+def test_who_writes_when_the_response_has_ended_writes_into_no_other(start_server):
+    """The old `write()`, kept beyond its request: what it sent would stand before the next response."""
+    kept = []
+
+    def view(environ, start_response):
+        kept.append(start_response("200 OK", [("Content-Type", "text/plain")]))
+        return iter([b"a", b"b"])
+
+    server = start_server(view)
+    with connect(server) as sock:
+        assert sock.ask()[2] == b"ab"
+        wait_until(lambda: server.pool.stats().running == 0)
+        with pytest.raises(RuntimeError, match="after the response had ended"):
+            kept[0](b"SMUGGLED")
+        assert sock.ask()[2] == b"ab"
+
+
 @pytest.mark.parametrize(
     "request_", [OLD, GET.replace(b"GET", b"HEAD"), GET.replace(b"Host", b"Connection: close\r\nHost")]
 )
@@ -374,7 +393,10 @@ print(*seen)
 """
 
 
-def test_an_access_log_that_raises_is_logged_and_the_connection_goes_on(start_server, caplog):
+def test_an_access_log_that_raises_is_told_and_the_connection_goes_on(start_server, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: told.append(str(hooked.exc_value)))
+
     class Broken(logging.Handler):
         def handle(self, record):
             raise ValueError("no disk")
@@ -391,5 +413,38 @@ def test_an_access_log_that_raises_is_logged_and_the_connection_goes_on(start_se
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    assert "access log raised" in caplog.text
-    caplog.clear()
+    assert told == ["no disk"] * 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GET,
+        b"",
+        get(b"/pieces"),
+        b"GARBAGE\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999\r\n\r\n",
+    ],
+)
+def test_a_connection_that_has_ended_does_not_wait_for_the_collector(start_server, request_):
+    """Whatever became of its request: ten thousand would be thirty megabytes until somebody needs as many again."""
+
+    def view(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"a", b"b"]) if environ["PATH_INFO"] == "/pieces" else [b"a"]
+
+    def left() -> int:
+        return sum(type(thing) is Connection for thing in gc.get_objects())
+
+    server = start_server(view)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(8):
+            with connect(server) as sock:
+                sock.sendall(request_)
+                if request_:
+                    sock.recv(1)
+        wait_until(lambda: server.connections == 0 and not left())
+    finally:
+        gc.enable()

@@ -63,6 +63,28 @@ def test_stop_tells_what_does_not_finish_and_its_client(start_server):
     assert [stopped.reason for stopped in view.raised] == [mh.StopReason.POOL_FINISHING]
 
 
+def test_a_second_stop_makes_the_first_one_shorter(start_server):
+    """On another thread, where both wait for the end; in a signal's handler within the first, which returns at once."""
+    view = Working()
+    for nested in (False, True):
+        server = start_server(view, threads=1)
+        with connect(server) as sock:
+            sock.sendall(get(b"/work"))
+            wait_until(lambda server=server: server.pool.stats().busy == 1)
+            again = []
+            if nested:
+                server.on_stop = lambda server=server, again=again: again.append(server.stop(grace=0))
+            stopping = threading.Thread(target=server.stop, args=(100 * LONG,))
+            stopping.start()
+            wait_until(lambda server=server: server.stopping)
+            if not nested:
+                again.append(server.stop(grace=0))
+            stopping.join(LONG)
+            assert not stopping.is_alive()
+            assert server.loop.closed
+            assert again == [[]]
+
+
 def test_stop_says_who_runs_all_the_same(start_server, caplog):
     """A view that neither ends nor checks in is returned and logged; a second stop finds it gone."""
     with Gate() as gate:

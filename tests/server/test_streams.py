@@ -387,3 +387,12 @@ def test_a_spool_gives_what_it_was_given(limit):
     spool.close()
     assert not spool
     assert spool.write_to(write) == 0
+
+
+def test_what_waits_in_the_file_is_not_in_the_memory_too():
+    """Ten thousand clients that have taken a byte each would hold a gigabyte of what they have not taken."""
+    spool = Spool(0)
+    spool.append(b"x" * 300_000)
+    assert spool.write_to(lambda piece: 1) == 1
+    assert len(spool) == spool.in_file == 299_999
+    spool.close()

@@ -20,6 +20,7 @@ from websockets.uri import parse_uri
 
 import certified
 import manyhands as mh
+from gate import Gate
 from manyhands.server import HandshakeRefused, Server, WebSocketClosed, websocket
 from serving import Client, connect
 from support import LONG, wait_until
@@ -614,7 +615,7 @@ def test_it_cannot_be_opened_twice_or_when_the_response_has_begun_or_elsewhere(s
 
     with pytest.raises(InvalidStatus):
         client_of(start_server(begun))
-    with pytest.raises(RuntimeError, match="not one of manyhands"):
+    with pytest.raises(RuntimeError, match="serve the application by `manyhands serve`"):
         websocket({})
     wait_until(lambda: said == ["the response to this request has begun"] * 2)
 
@@ -653,13 +654,58 @@ def test_through_tls(start_server):
 
 
 def test_a_server_that_stops_says_goodbye(start_server):
-    """The view is told to stop at the end of the grace, and its client hears that it ended."""
+    """At once, with 1001, and waits for no grace: the view comes to the end of its loop."""
     server = Server(echo, threads=1)
     server.start()
     with client_of(server) as client:
         client.send("on")
         assert client.recv(LONG) == "on"
-        assert server.stop(grace=0.05) == []
-        with pytest.raises((ConnectionClosedOK, ConnectionClosedError)):
+        assert server.stop(grace=100 * LONG) == []
+        with pytest.raises(ConnectionClosedOK):
             client.recv(LONG)
-        assert client.close_code is not None
+        assert client.close_code == 1001
+
+
+def test_a_conversation_that_begins_while_the_server_stops_hears_so_too(start_server):
+    """It was not there when the others were told."""
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            gate()
+            return echo(environ, start_response)
+
+        server = start_server(view, threads=1)
+        with connect(server) as sock:
+            sock.sendall(HANDSHAKE)
+            gate.wait_entered()
+            stopping = threading.Thread(target=server.stop, args=(LONG,))
+            stopping.start()
+            wait_until(lambda: server.stopping)
+            gate.open()
+            heard = b""
+            while not heard.endswith(b"\x88\x02\x03\xe9"):  # a close frame with 1001
+                heard += sock.recv(1)
+            sock.close()
+            stopping.join(LONG)
+            assert not stopping.is_alive()
+
+
+@pytest.mark.parametrize("managed", [True, False], ids=["with", "without"])
+def test_a_view_that_is_stopped_says_that_the_server_goes_away(start_server, managed):
+    """1001, and not that it has failed (1011) or is content (1000)."""
+    jobs = []
+
+    def view(environ, start_response):
+        jobs.append(mh.current_job())
+        ws = websocket(environ)
+        with ws if managed else contextlib.nullcontext():
+            ws.send("on")
+            mh.sleep_blocking(100 * LONG)
+
+    server = start_server(view, threads=1)
+    with client_of(server) as client:
+        assert client.recv(LONG) == "on"
+        jobs[0].stop()
+        with pytest.raises(ConnectionClosedOK):
+            client.recv(LONG)
+        assert client.close_code == 1001

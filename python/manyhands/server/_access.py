@@ -12,13 +12,15 @@ import re
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from manyhands._log import Log
+
 if TYPE_CHECKING:
     from manyhands import _core
     from manyhands.server._request import Request
 
 __all__ = ["FORMS", "Entry", "Form", "Plain", "log_access", "logs_access"]
 
-logger = logging.getLogger("manyhands.access")
+logger = Log("manyhands.access")
 
 FORMS: Final = ("common", "combined", "json")
 
@@ -50,7 +52,7 @@ class Entry(NamedTuple):
 
 def logs_access() -> bool:
     """Whether anybody wants the records."""
-    return logger.isEnabledFor(logging.INFO)
+    return logger.logger.isEnabledFor(logging.INFO)  # not by way of the adapter: every request asks
 
 
 def log_access(

@@ -123,6 +123,11 @@ class Answer:
         self._send(error_response(refused.status, headers=refused.headers, head_only=head_only), final=True)
 
     @property
+    def stopping(self) -> bool:
+        """The server stops."""
+        return self._server.stopping
+
+    @property
     def complete(self) -> bool:
         """The whole response was given, and no thread is needed for what is left of it."""
         exchange = self._exchange  # the job's end takes it away meanwhile
@@ -166,10 +171,12 @@ class Answer:
     # The strand.
 
     def on_server_stopping(self) -> None:
-        """Tell a source that the job waits for."""
-        source = self._source
+        """Tell a source that the job waits for, or a conversation."""
+        source, conversation = self._source, self._conversation
         if source is not None:
             source.on_server_stopping()
+        if conversation is not None:
+            conversation.go_away()
 
     def on_client_left(self) -> None:
         """The client has its response, and has gone long ago: nobody else would tell a job that waits for a source."""
@@ -319,7 +326,10 @@ class Answer:
                 self._drop_unsent()  # a client that takes nothing is not waited for once more
             if not connection.gone and error.reason is not StopReason.OWNER_GONE:
                 self._answer_error(exchange, self._unavailable(keep=False), HTTPStatus.SERVICE_UNAVAILABLE)
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame
         if isinstance(error, WebSocketClosed) and self._conversation is not None:
             return  # the client's choice, and no mistake of the view
         if isinstance(error, HandshakeRefused) and exchange.taken:
@@ -433,6 +443,7 @@ class Answer:
                 self._unsent.append(response)
         else:
             frame = exchange.frame
+            exchange.over = True
             # A response that is not whole must not have another one behind it.
             keep = frame.keep_alive and exchange.complete
             if exchange.complete or (exchange.head_sent and not self._connection.gone):
@@ -446,7 +457,7 @@ class Answer:
             self._region.close()
         unsent, self._unsent = self._unsent, None
         if self._conversation is not None:
-            unsent = self._conversation.end(failed=self._failed)
+            unsent = self._conversation.end(failed=self._failed, stopped=job.reason is not None)
         self._exchange = self._job = self._conversation = self._source = None  # they refer to this
         if unsent is not None and not (unsent and self._settle(unsent)):
             keep = keep and not unsent
@@ -478,7 +489,4 @@ class Answer:
         return f"{request.method} {request.target.decode('ascii')} HTTP/1.{0 if request.http_10 else 1}"
 
     def _log(self, code: int, sent: int) -> None:
-        try:
-            log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)
-        except Exception:  # a handler of the user's: the connection goes on
-            logger.exception("%s: its line in the access log raised", self._what())
+        log_access(self._remote, self._what(), code, sent, monotonic() - self._since, self._request)

@@ -13,7 +13,7 @@ from typing import Any
 
 from manyhands.server._errors import NoApplication
 
-__all__ = ["is_asgi", "load", "refuse_asgi", "refuse_import"]
+__all__ = ["is_asgi", "load", "refuse_asgi", "refuse_import", "takes_two"]
 
 _importing = 0
 """How many imports of applications are under way."""
@@ -42,7 +42,7 @@ def load(target: str) -> Callable[..., Any]:
         raise NoApplication(f"{target} is no application: it is {_kind(found)}, and cannot be called.")
     if is_asgi(found):
         raise NoApplication(refuse_asgi(target))
-    if not _takes_two(found):
+    if not takes_two(found):
         hint = "" if path.endswith("()") else f" If it is a factory, write {target}()."
         raise NoApplication(
             f"{target} is no WSGI application: it cannot be called with two arguments, environ and start_response.{hint}"
@@ -127,10 +127,11 @@ def _find(module: object, target: str, name: str, path: str) -> Any:
     return made
 
 
-def _takes_two(app: Callable[..., Any]) -> bool:
+def takes_two(app: Callable[..., Any]) -> bool:
     """Whether it can be called as PEP 3333 has it; so it is if it does not say."""
     try:
-        inspect.signature(app).bind(None, None)
+        # Of what is called, and not of what it wraps: a decorator may give the latter other arguments.
+        inspect.signature(app, follow_wrapped=False).bind(None, None)
     except TypeError:
         return False
     except ValueError:
@@ -152,7 +153,7 @@ def is_asgi(app: object) -> bool:
     if inspect.iscoroutinefunction(call):
         return True
     try:
-        names = list(inspect.signature(app).parameters)  # type: ignore[arg-type]
+        names = list(inspect.signature(app, follow_wrapped=False).parameters)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
     return names in (["scope", "receive", "send"], ["scope"])

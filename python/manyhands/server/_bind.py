@@ -24,7 +24,7 @@ class Bind:
     """A place to listen at; exactly one of `port`, `path` and `fd` is given.
 
     Attributes:
-        host: Name or address; empty for all addresses of the machine.
+        host: Name or address; empty for all IPv4 addresses of the machine, as `::` is for the others.
         port: 0 takes a free one.
         path: A Unix socket's.
         fd: The number of a descriptor that listens already, as from systemd or a supervisor.
@@ -44,6 +44,29 @@ class Bind:
             raise TypeError(f"port must be a whole number, and got {self.port!r}")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port must be from 1 to 65535, or 0 for any that is free, and got {self.port}")
+
+    @classmethod
+    def of(cls, bind: object, host: str, port: int, unless: tuple[str, int]) -> Bind:
+        """Take it as it is given: whole, as text, or as a host and a port.
+
+        Args:
+            bind: None for the host and the port.
+            host: A host.
+            port: A port.
+            unless: The host and the port of who gives none.
+
+        Raises:
+            TypeError, ValueError: it is no place, or there are two.
+        """
+        if bind is None:
+            return cls(host, port)
+        if (host, port) != unless:
+            raise ValueError(f"give bind={bind!r}, or host={host!r} and port={port!r}, and not both")
+        if isinstance(bind, Bind):
+            return bind
+        if not isinstance(bind, str):
+            raise TypeError(f"bind must be a str as HOST:PORT, unix:PATH or fd:NUMBER, and got {bind!r}")
+        return cls.parse(bind)
 
     @classmethod
     def parse(cls, text: str) -> Bind:
@@ -156,7 +179,7 @@ def _open(host: str, port: int) -> socket.socket:
             listening.bind(address)
             listening.listen(BACKLOG)
         except OSError as error:
-            reason = error
+            reason = OSError(error.errno, error.strerror, f"{host}:{port}")
             if listening is not None:
                 listening.close()
         else:

@@ -35,8 +35,9 @@ import contextlib
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
+from ssl import SSLError
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from manyhands import _core
 from manyhands._events import Events
@@ -79,6 +80,22 @@ unread would reset the connection, and take the response away. Source: RFC 9112,
 
 READING, FLUSHING, LINGERING, BUSY, DONE = range(5)
 """From BUSY on a request is in hand."""
+
+
+class _Ended:
+    """What is left of a watch that was removed."""
+
+    __slots__ = ("strand",)
+
+    paused = False
+
+    def __init__(self, strand: _core.Strand) -> None:
+        self.strand = strand
+
+    def _do_nothing(self, events: Events | None = None) -> None:
+        pass
+
+    remove = pause = resume = modify = _do_nothing
 
 
 class Connection:
@@ -248,8 +265,15 @@ class Connection:
 
     def start(self) -> None:
         """Put the connection on the loop. Once, by the listener."""
-        self._watch = self._server.loop.add(self, Events.READ, self._on_ready, close=True, on_removed=self._on_removed)
-        self._post(self._on_started)
+        watch = self._server.loop.add(self, Events.READ, self._on_ready, close=True, on_removed=self._on_removed)
+        with self._lock:
+            if type(getattr(self, "_watch", None)) is not _Ended:  # it may be over already
+                self._watch = watch
+        try:
+            self._post(self._on_started)
+        except BaseException:  # no memory: the socket must not be closed beneath its watch
+            self._watch.remove()
+            raise
 
     def end_soon(self) -> None:
         """Close it as soon as no request is in hand. Any thread."""
@@ -311,7 +335,9 @@ class Connection:
     def _read(self) -> None:
         try:
             data = self.wire.read(self._read_size)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, SSLError):
+                logger.info("%s port %d: no TLS with this client: %s", *self.remote, error.reason)
             self._on_end_of_input(reset=True)
             return
         if not data:
@@ -421,13 +447,10 @@ class Connection:
     def _refuse(self, refused: Refused) -> None:
         """Tell a client what is wrong, and close: what follows might be anything."""
         logger.info("%s port %d: refused: %s", *self.remote, str(refused))  # it has frames
-        response = error_response(refused.status)
+        response = error_response(refused.status, head_only=self._reader.at_head_request)
         self._server.count_refused(refused.status)
         if self._server.access_log:
-            try:
-                log_access(self.remote[0], "", refused.status.value, len(response), 0.0)
-            except Exception:  # a handler of the user's
-                logger.exception("%s port %d: its line in the access log raised", *self.remote)
+            log_access(self.remote[0], "", refused.status.value, len(response), 0.0)
         self._more = True  # it may go on sending: linger
         self._respond(response, keep=False)
 
@@ -578,6 +601,8 @@ class Connection:
         self._blocked = None
         self._deadline.end()
         with self._lock:
+            # The watch refers to this as well: what has ended is not to wait for the collector.
+            self._watch = cast("_core.Watch", _Ended(watch.strand))
             if self._state != BUSY:
                 self._reader.close()
                 if self._unsent is not None:

@@ -32,8 +32,12 @@ def is_response(result: object) -> bool:
     return isinstance(result, responses.HttpResponseBase)
 
 
-def end_request(app: object) -> None:
-    """Do what the `close()` of its response would have done, if this is Django's handler. On the thread of the request."""
-    if is_application(app):
+def end_request() -> None:
+    """Do what the `close()` of Django's response would have done, in a program that has Django's handler, under whatever.
+
+    To be called on the thread of the request. Where the request was not Django's, it finds nothing to let go of.
+    """
+    handlers = sys.modules.get("django.core.handlers.wsgi")
+    if handlers is not None and sys.modules["django.conf"].settings.configured:
         signals = sys.modules["django.core.signals"]
-        signals.request_finished.send_robust(sender=type(app))
+        signals.request_finished.send_robust(sender=handlers.WSGIHandler)

@@ -66,6 +66,8 @@ class FileWrapper:
         if type(file) not in _PLAIN:
             return None
         assert isinstance(file, _PLAIN)
+        if not isinstance(file, io.FileIO) and type(file.raw) is not io.FileIO:
+            return None  # a buffer around what unpacks, or decrypts
         try:
             if file.writable():
                 file.flush()

@@ -71,7 +71,10 @@ def websocket(
     """
     connection = environ.get("manyhands.connection")
     if connection is None:
-        raise RuntimeError("environ is not one of manyhands.server's: there is no connection in it")
+        raise RuntimeError(
+            "environ is not of this server, which alone lends its connection: serve the application by `manyhands serve`, in a "
+            "test by manyhands.server.Server"
+        )
     answer = connection.answer_in_hand()
     protocol = ServerProtocol(
         origins=origins,  # type: ignore[arg-type]  # its own str
@@ -88,6 +91,8 @@ def websocket(
     made = WebSocket(connection, protocol, max_size, ping_timeout)
     answer.hand_over(made)
     made.begin(ping_interval)
+    if answer.stopping:  # it was not there when the others were told
+        made.go_away()
     return made
 
 

@@ -114,14 +114,16 @@ class Framing(NamedTuple):
 _LENGTH, _ENCODING, _HOST, _EXPECT = range(1, 5)
 _WATCHED = {b"content-length": _LENGTH, b"transfer-encoding": _ENCODING, b"host": _HOST, b"expect": _EXPECT}
 
+_VISIBLE = re.compile(rb"[ -~]+")
+
 _AUTHORITY = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
 """RFC 3986 (3.2), without user information, which a Host header must not have (RFC 9110, 4.2.4)."""
 
 
 def read_request_line(line: bytes, request: Request) -> None:
-    """Split the request line; llhttp has looked at its characters, but takes other protocols and further blanks."""
+    """Split the request line; llhttp takes other protocols, further blanks, and a line that ends in LF alone (HTTP/0.9)."""
     parts = line.split(b" ")
-    if len(parts) != 3:
+    if len(parts) != 3 or _VISIBLE.fullmatch(line) is None:
         raise _bad("the request line must be a method, a target and a version, with one blank in between")
     method, target, version = parts
     if version == b"HTTP/1.1":

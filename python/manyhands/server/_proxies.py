@@ -47,8 +47,13 @@ class Proxies:
             try:
                 self._networks.append(ipaddress.ip_network(address))
             except ValueError as error:
+                why = (
+                    "for everybody write 0.0.0.0/0 and ::/0, where only the proxy can connect"
+                    if address == "*"
+                    else error
+                )
                 raise ValueError(
-                    f"a trusted proxy must be an address, a network or unix, and got {address!r}: {error}"
+                    f"a trusted proxy must be an address, a network or unix, and got {address!r}: {why}"
                 ) from None
 
     def trusts(self, remote: str) -> bool:

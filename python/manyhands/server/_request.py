@@ -68,6 +68,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_blank",
         "_body",
         "_budget",
         "_chunk_left",
@@ -93,6 +94,7 @@ class RequestReader:
         "_size_line",
         "_skipped",
         "_tail",
+        "_was_head",
         "unread",
     )
 
@@ -104,7 +106,9 @@ class RequestReader:
         self._kept = 0  # bytes of it that the body at hand has
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self.unread = b""
+        self._was_head = False  # what was refused was a HEAD request
         self._over = False  # nothing more is taken: a request was refused, or the last one has come
+        self._blank = 0  # bytes of blank lines before the request at hand
         self._refusal: Refused | None = None
         self._head: bytes | bytearray = b""  # of the request at hand, as far as it was fed
         self._headers: Headers = []  # then the trailers, which nobody gets
@@ -148,6 +152,11 @@ class RequestReader:
         """Nothing more will come out: the last request said so, or one was refused."""
         return self._over
 
+    @property
+    def at_head_request(self) -> bool:
+        """What is here of a request, or was refused, is a HEAD."""
+        return self._was_head or self._head.startswith(b"HEAD ")
+
     def receive(self, data: bytes) -> None:
         """Keep what the client sent."""
         if not self._over:
@@ -170,10 +179,13 @@ class RequestReader:
         if self._head or self.unread or self._over or self._request is not None or len(data) > limits.head_bytes:
             return None
         try:
-            return _core.plain_request(data, base, limits.headers, remote)
+            request = _core.plain_request(data, base, limits.headers, remote)
         except MemoryError:
             self._end()
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, NO_MEMORY) from None
+        if request is not None:
+            self._blank = 0
+        return request
 
     def next_request(self) -> Request | None:
         """Parse on, and return the next request; None if it is not complete.
@@ -197,13 +209,17 @@ class RequestReader:
         """Skip blank lines before a request; False if nothing is left. Source: RFC 9112, 2.2.
 
         Raises:
-            Refused: CR or LF alone, which llhttp would skip too.
+            Refused: CR or LF alone, which llhttp would skip too; more blank lines than a head may have bytes.
         """
         unread = self.unread
         start = 0
         while unread.startswith(b"\r\n", start):
             start += 2
         self.unread = unread = unread[start:]
+        self._blank += start
+        if self._blank > self._limits.head_bytes:
+            self._end()
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many blank lines before it")
         if unread.startswith((b"\r", b"\n")) and unread != b"\r":
             self._end()
             raise Refused(HTTPStatus.BAD_REQUEST, "a line ends in CR LF")
@@ -299,6 +315,7 @@ class RequestReader:
             if self._request is None:
                 if not self._head:
                     self._head = piece
+                    self._blank = 0
                 else:  # a bytearray grows in place: a head may come byte by byte
                     self._head = self._head if isinstance(self._head, bytearray) else bytearray(self._head)
                     self._head += piece
@@ -316,14 +333,18 @@ class RequestReader:
         except (HttpParserError, Refused) as error:
             self._end()
             refusal = self._refusal_of(error)
-            if refusal is error:
-                raise  # with what caused it
-            raise refusal from None
+            try:
+                if refusal is error:
+                    raise  # with what caused it
+                raise refusal from None
+            finally:
+                del refusal  # its traceback has this frame
 
     def _refusal_of(self, error: Exception) -> Exception:
         """Say what the client is told of an error, if it is one of the client's."""
-        if self._refusal is not None:
-            return self._refusal
+        refusal, self._refusal = self._refusal, None  # its traceback has this object
+        if refusal is not None:
+            return refusal
         if not isinstance(error, HttpParserCallbackError):
             return Refused(HTTPStatus.BAD_REQUEST, str(error))
         if isinstance(error.__context__, MemoryError):
@@ -332,6 +353,7 @@ class RequestReader:
 
     def _end(self) -> None:
         self._over = True
+        self._was_head = self.at_head_request
         self.unread = b""
         self._body = b""
         self._give_back()

@@ -187,18 +187,26 @@ class ResponseFrame:
                 meaning = _meaning(name)
             if not meaning or self._heed(meaning, name, value, code):
                 lines += (name, ": ", value, "\r\n")
-        given = "".join(lines)
+        try:
+            given = "".join(lines)
+        except TypeError:
+            raise _fault(headers) from None
         count = (len(lines) + 1) // 4
         # One more or less of these is a header that somebody smuggled into a value.
         if given.count("\n") != count or given.count("\r") != count or _CONTROL.search(given) is not None:
-            raise ValueError("a header's value must not contain a line break, a zero or another control character")
-        head = f"{given}{self._common}{self._choose_framing(code, length)}\r\n".encode("latin-1")
+            raise _fault(headers)
+        try:
+            head = f"{given}{self._common}{self._choose_framing(code, length)}\r\n".encode("latin-1")
+        except UnicodeEncodeError:
+            raise _fault(headers) from None
         self.code = code
         self.keep_alive = not self._closes
         return head
 
     def _heed(self, meaning: int, name: str, value: str, code: int) -> bool:
         """Take note of a header that means something to the server; whether it is sent as it is."""
+        if not isinstance(value, str):
+            raise _fault([(name, value)])
         if meaning == _CONTENT_LENGTH:
             self._announced = _read_length(value, self._announced)
             return code != NO_CONTENT
@@ -274,6 +282,18 @@ class ResponseFrame:
             self.short = True
             self.keep_alive = False
         return b""
+
+
+def _fault(headers: Iterable[tuple[str, str]]) -> Exception:
+    """Say which of them cannot be sent, and why; if none, it is the status."""
+    for name, value in headers:
+        if not isinstance(value, str):
+            return TypeError(f"the value of {name} must be a str, and got {value!r}")
+        if _CONTROL.search(value) is not None or "\n" in value or "\r" in value:
+            return ValueError(f"the value of {name} must not contain a line break, a zero or another control character")
+        if not all(ord(character) < 256 for character in value):
+            return ValueError(f"the value of {name} must be in latin-1, as of PEP 3333, and got {value!r}")
+    return ValueError("the status must be in latin-1, and without control characters")
 
 
 def _read_length(value: str, before: int | None) -> int:

@@ -6,7 +6,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from manyhands import _guards
 from manyhands._arguments import check_int
@@ -14,10 +14,11 @@ from manyhands._events import Events
 from manyhands._log import Log
 from manyhands._loop import EventLoop
 from manyhands._threads import LOOK
-from manyhands.server._application import is_asgi, load, refuse_asgi, refuse_import
+from manyhands.server._application import load, refuse_import
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._line import Line, fresh_python
 from manyhands.server._proxies import Proxies
+from manyhands.server._server import HOST
 from manyhands.server._settings import Certificate, Settings, load_certificate
 from manyhands.server._supervisor import Supervisor
 
@@ -32,14 +33,16 @@ __all__ = ["serve", "serve_here", "supervise"]
 
 logger = Log("manyhands.server")
 
+PORT: Final = 8000
+
 MAX_WORKERS = 256
 """A number beyond this one is a slip of the finger."""
 
 
 def serve(
     app: Application | str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    host: str = HOST,
+    port: int = PORT,
     *,
     bind: str | Bind | None = None,
     tls: ssl.SSLContext | Certificate | None = None,
@@ -98,6 +101,8 @@ def serve(
             "or use Server"
         )
     check_int("workers", workers, at_least=1, at_most=MAX_WORKERS)
+    if on_started is not None and not callable(on_started):
+        raise TypeError(f"on_started must be callable, and got {on_started!r}")
     settings = Settings(
         tls=tls,
         trusted_proxies=tuple(trusted_proxies),
@@ -108,14 +113,9 @@ def serve(
         access_log=access_log,
         grace=grace,
     )
-    if bind is None:
-        bind = Bind(host, port)
-    elif isinstance(bind, str):
-        bind = Bind.parse(bind)
+    bind = Bind.of(bind, host, port, (HOST, PORT))
     if workers == 1:
         found = load(app) if isinstance(app, str) else app
-        if is_asgi(found):
-            raise TypeError(refuse_asgi(repr(found)))
         return serve_here(found, bind, settings, signals=signals, on_started=on_started)  # type: ignore[arg-type]
     if not isinstance(app, str):
         raise TypeError(
@@ -136,8 +136,9 @@ def serve_here(
     signals: bool = True,
     line: Line | None = None,
     on_started: Callable[[Server], object] | None = None,
+    on_ending: Callable[[Server], object] | None = None,
 ) -> list[JobSnapshot]:
-    """Serve in this process: see `serve`. With a line it ends with the supervisor too."""
+    """Serve in this process: see `serve`. With a line it ends with the supervisor too. `on_ending` comes before its stop."""
     if not signals:
         return _serve_until_stopped(settings.server(app, bind), settings.grace, on_started)
     # The main thread serves no client: it waits in a loop of its own, which a signal's handler can end.
@@ -146,7 +147,7 @@ def serve_here(
         server.on_stop = until_signal.request_stop
         if line is not None:
             server.environ["wsgi.multiprocess"] = True
-        with _guards.Ending(until_signal) as ending:
+        with _guards.Ending(until_signal, insist=line is None) as ending:
             try:
                 server.start()
                 logger.info("serving on %s", server.url)
@@ -158,7 +159,11 @@ def serve_here(
                 until_signal.join()
             finally:
                 logger.info("ended by %s", ending.signal_name or ("the end of its supervisor" if line else "a call"))
-                left = server.stop(settings.grace)
+                try:
+                    if on_ending is not None:
+                        on_ending(server)
+                finally:
+                    left = server.stop(settings.grace)
     return left
 
 

@@ -22,7 +22,7 @@ from manyhands._pool import ThreadPool
 from manyhands._tasks._root import Root
 from manyhands._threads import LOOK, ThreadedEventLoop
 from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
-from manyhands.server._application import is_asgi, refuse_asgi
+from manyhands.server._application import is_asgi, refuse_asgi, takes_two
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._budget import FILES, Budget
 from manyhands.server._connection import Connection
@@ -40,12 +40,15 @@ if TYPE_CHECKING:
     from manyhands._job import JobSnapshot
     from manyhands._stats import PoolStats
 
-__all__ = ["Server", "ServerStats", "check_grace", "default_threads"]
+__all__ = ["HOST", "Server", "ServerStats", "check_grace", "default_threads"]
 
 logger = Log("manyhands.server")
 
 ACCEPTS_PER_PASS: Final = 64
 """Connections accepted before the listener gives its thread back, so that a storm of them delays nobody for long."""
+
+HOST: Final = "127.0.0.1"
+"""Where a server listens if nobody says where: nobody else can reach it."""
 
 LOCAL: Final = ("localhost", 80)
 """What an application gets for the server's name and port on a Unix socket; they may not be empty (PEP 3333)."""
@@ -102,7 +105,7 @@ class Server:
 
     Args:
         app: A WSGI application.
-        host: Name or address to listen on; empty for all addresses of the machine.
+        host: Name or address to listen on; empty for all IPv4 addresses of the machine.
         port: 0 takes a free one; see `address`.
         bind: Where to listen instead of at host and port: `HOST:PORT`, `unix:PATH`, or `fd:NUMBER` of a socket that
             listens already, as systemd hands on.
@@ -136,7 +139,7 @@ class Server:
     def __init__(
         self,
         app: Application,
-        host: str = "127.0.0.1",
+        host: str = HOST,
         port: int = 0,
         *,
         bind: str | Bind | None = None,
@@ -149,7 +152,8 @@ class Server:
         name: str = "http",
         access_log: bool = True,
     ) -> None:
-        _check(app, limits, tls, bind)
+        _check(app, limits, tls)
+        bind = Bind.of(bind, host, port, (HOST, 0))
         threads = default_threads() if threads is None else threads
         self.app = app
         self.limits = limits or Limits()
@@ -169,15 +173,16 @@ class Server:
         self._tasks: Root | None = None  # GUARDED BY: _books
         self._refused: Counter[int] = Counter()  # GUARDED BY: _books
         self._accepting = True  # GUARDED BY: _books; not while there are as many connections as may be
-        self._stopping_lock = threading.Lock()
+        self._stopper: int | None = None  # GUARDED BY: _books, as `_until`; the thread that is inside `_stop`
+        self._until = 0.0  # when what it waits for is over
+        self._ended = threading.Event()  # it is outside again
+        self._left_behind: list[JobSnapshot] = []
         self._nobody = threading.Event()  # set when the last connection has left a server that stops
         self._short = False  # Touched only on the listener's strand.
         self.on_stop: Callable[[], object] = _nothing  # who waits for the end hears of it
-        if bind is None:
-            bind = Bind(host, port)
         self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
         self._tls = tls
-        self._listening = Listening(Bind.parse(bind) if isinstance(bind, str) else bind)
+        self._listening = Listening(bind)
         with contextlib.ExitStack() as undo:
             undo.callback(self._listening.close)
             self.environ = base_environ(*(self._listening.address if self._listening.tcp else LOCAL))
@@ -242,6 +247,8 @@ class Server:
             RuntimeError: it runs already, or a thread could not be started.
             LoopClosed: it was stopped.
         """
+        if self.loop.closed:
+            raise LoopClosed(self.name, f"server {self.name!r} was stopped: make a new one")
         self.loop.start()
         self.loop.post(self._begin, self.pool.threads + 1, START_LOOKS)
 
@@ -256,7 +263,9 @@ class Server:
     def stop(self, grace: float = 10.0) -> list[JobSnapshot]:
         """Stop: accept no more clients, close idle connections, let requests in hand finish, then tell them to stop.
 
-        Idempotent; called again after it returned requests, it sees whether they have ended.
+        Idempotent; called again after it returned requests, it sees whether they have ended. Called while another thread is
+        in it, it waits for that one, whose grace it may shorten. In a signal's handler that interrupts it on the same thread it
+        shortens the grace and returns an empty list at once.
 
         Args:
             grace: Seconds that requests have to finish by themselves. After it those in the queue never start, those that
@@ -271,20 +280,35 @@ class Server:
         if _core.is_lent():
             raise WouldDeadlock("Server.stop()", self.name)
         check_grace(grace)
-        with self._stopping_lock:
-            if not self.loop.closed:
-                return self._stop(grace)
-            return []
+        until = monotonic() + grace
+        with self._books:
+            stopper, self._until = self._stopper, until if self._stopper is None else min(until, self._until)
+            if stopper is None:
+                self._stopper = threading.get_ident()
+                self._ended.clear()
+        if stopper == threading.get_ident():
+            return []  # a signal's handler, within the stop that it has made shorter
+        if stopper is not None:
+            while not self._ended.wait(LOOK):
+                pass
+            return list(self._left_behind)
+        try:
+            self._left_behind = [] if self.loop.closed else self._stop()
+        finally:
+            self._stopper = None
+            self._ended.set()
+        return list(self._left_behind)
 
-    def _stop(self, grace: float) -> list[JobSnapshot]:
+    def _stop(self) -> list[JobSnapshot]:
         self._watch.remove()
         self.stopping = True
         self.on_stop()
         for connection in self._left_over():
             connection.end_soon()
-        self._wait_for_nobody(grace)
+        self._wait_for_nobody()
         self.pool.finish()
-        self._wait_for_nobody(LAST_WORDS)
+        self._until = monotonic() + LAST_WORDS
+        self._wait_for_nobody()
         for connection in self._left_over():
             connection.abandon()
         left = self.pool.destroy(LAST_WORDS)
@@ -303,10 +327,10 @@ class Server:
                 self._nobody.set()
             return list(self._open)
 
-    def _wait_for_nobody(self, timeout: float) -> None:
-        """Wait in slices: free-threaded CPython 3.13 misses a signal that comes just before a wait for a lock."""
-        deadline = monotonic() + timeout
-        while (left := deadline - monotonic()) > 0 and not self._nobody.wait(min(left, LOOK)):
+    def _wait_for_nobody(self) -> None:
+        # In slices: another call may make it shorter, and free-threaded CPython 3.13 misses a signal that comes just before a
+        # wait for a lock.
+        while (left := self._until - monotonic()) > 0 and not self._nobody.wait(min(left, LOOK)):
             pass
 
     def left(self, connection: Connection) -> None:
@@ -386,8 +410,11 @@ class Server:
 
     def _back_off(self, watch: _core.Watch, error: OSError | MemoryError) -> None:
         """Stop accepting for a moment, and say so once for as long as the shortage lasts."""
+        try:
+            watch.strand.call_later(BACK_OFF, watch.resume)
+        except MemoryError:
+            return  # it comes back at once; paused it would not come back at all
         watch.pause()
-        watch.strand.call_later(BACK_OFF, watch.resume)
         if not self._short:
             self._short = True
             shortage = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
@@ -415,13 +442,18 @@ def check_grace(grace: object) -> None:
         raise ValueError(f"grace must be a number of seconds, 0 or more, and got {grace!r}")
 
 
-def _check(app: Any, limits: object, tls: object, bind: object) -> None:
+def _check(app: Any, limits: object, tls: object) -> None:
     if not callable(app):
         raise TypeError(f"app must be a WSGI application, which is callable, and got {app!r}")
     if limits is not None and not isinstance(limits, Limits):
         raise TypeError(f"limits must be a Limits, and got {limits!r}")
     if is_asgi(app):
         raise TypeError(refuse_asgi(repr(app)))
+    if not takes_two(app):
+        raise TypeError(
+            f"app must be a WSGI application, and {app!r} cannot be called with two arguments, environ and start_response; "
+            "if it makes one, give what it returns"
+        )
     if tls is not None and not isinstance(tls, ssl.SSLContext):
         raise TypeError(f"tls must be an ssl.SSLContext, and got {tls!r}")
     if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
@@ -429,5 +461,3 @@ def _check(app: Any, limits: object, tls: object, bind: object) -> None:
             "tls is a context for clients: make one for a server, as by "
             "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) and load_cert_chain()"
         )
-    if bind is not None and not isinstance(bind, str | Bind):
-        raise TypeError(f"bind must be a str as HOST:PORT, unix:PATH or fd:NUMBER, and got {bind!r}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Literal
 
+from manyhands._arguments import check_choice, check_int
 from manyhands.server._limits import Limits
 from manyhands.server._server import Server, check_grace
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Certificate", "Settings", "load_certificate"]
 
-Certificate = tuple[str, str | None]
+Certificate = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
 """The files of a certificate with its chain, and of its key; None: the key is in the first one."""
 
 
@@ -37,6 +39,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_grace(self.grace)
+        check_choice("half_close", self.half_close, ("gone", "finish"))
+        if self.threads is not None:
+            check_int("threads", self.threads, at_least=1)
+        check_int("max_queue_depth", self.max_queue_depth, at_least=0)
+        if self.limits is not None and not isinstance(self.limits, Limits):
+            raise TypeError(f"limits must be a Limits, and got {self.limits!r}")
+        _check_tls(self.tls)
+        if isinstance(self.tls, tuple):
+            chain, key = self.tls
+            object.__setattr__(self, "tls", (os.fspath(chain), None if key is None else os.fspath(key)))
 
     def to_json(self) -> str:
         """Write it down for another process.
@@ -56,13 +68,11 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `to_json` has written."""
-        values = cls(**json.loads(text))
-        return replace(
-            values,
-            tls=None if values.tls is None else tuple(values.tls),  # type: ignore[arg-type]
-            trusted_proxies=tuple(values.trusted_proxies),
-            limits=None if values.limits is None else Limits(**values.limits),  # type: ignore[arg-type]
-        )
+        values = json.loads(text)
+        for name, kind in (("tls", tuple), ("trusted_proxies", tuple), ("limits", lambda limits: Limits(**limits))):
+            if values[name] is not None:
+                values[name] = kind(values[name])
+        return cls(**values)
 
     def server(self, app: Application, bind: Bind) -> Server:
         """Make the server.
@@ -83,7 +93,17 @@ class Settings:
         )
 
 
-def load_certificate(chain: str, key: str | None = None) -> ssl.SSLContext:
+def _check_tls(tls: object) -> None:
+    match tls:
+        case (str() | os.PathLike(), None | str() | os.PathLike()):
+            return
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(
+            f"tls must be an ssl.SSLContext, or the files ('chain.pem', 'key.pem') of a certificate, and got {tls!r}"
+        )
+
+
+def load_certificate(chain: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
     """Make a server's context of a certificate and its key.
 
     Args:
@@ -101,9 +121,17 @@ def load_certificate(chain: str, key: str | None = None) -> ssl.SSLContext:
         files = chain if key is None else f"{chain} with {key}"
         why: object = error.strerror or error
         if isinstance(error, ssl.SSLError):
-            why = error.reason or "there is no certificate in it, or no key"
+            why = WHY.get(error.reason, error.reason)
         raise ValueError(f"cannot use the certificate {files}: {why}; give a PEM file, and that of its key") from error
     return context
+
+
+WHY: Final = {
+    "": "there is no certificate in it, or no key",
+    "KEY_VALUES_MISMATCH": "the key is that of another certificate",
+    "NO_START_LINE": "it is no PEM file",
+}
+"""OpenSSL's reason -> what it means here."""
 
 
 def _no_password() -> str:

@@ -103,19 +103,19 @@ class Spool:
         if self._pieces:
             return self._pieces[0]
         if self._file is not None and self._written > self._read:
+            # Read again if not all of it is taken: a client that waits costs no memory then.
             size = min(FILE_READ, self._written - self._read)
-            piece = memoryview(os.pread(self._file.fileno(), size, self._read))
-            self._read += len(piece)
-            self._pieces.append(piece)
-            self._memory += len(piece)
-            if self._read == self._written:
-                os.ftruncate(self._file.fileno(), 0)
-                self._read = self._written = 0
-            return piece
+            return memoryview(os.pread(self._file.fileno(), size, self._read))
         return memoryview(b"")
 
     def advance(self, count: int) -> None:
         """So many of the bytes that `front` gave were taken."""
+        if not self._pieces:
+            self._read += count
+            if self._file is not None and self._read == self._written:
+                os.ftruncate(self._file.fileno(), 0)
+                self._read = self._written = 0
+            return
         self._memory -= count
         piece = self._pieces[0]
         if count == len(piece):

@@ -33,7 +33,7 @@ class TLSSocket:
     __slots__ = ("_lock", "_shut", "_ssl")
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a finalizer may close a forgotten loop, and so this
         self._shut = False
         try:
             self._ssl = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)

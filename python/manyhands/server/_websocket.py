@@ -32,7 +32,7 @@ from websockets.protocol import State
 
 from manyhands import _core, blocking
 from manyhands._events import Events
-from manyhands.errors import LoopClosed, StrandClosed
+from manyhands.errors import JobStopped, LoopClosed, StrandClosed
 from manyhands.server._errors import WebSocketClosed
 from manyhands.server._spool import Spool
 from manyhands.server._wire import GONE
@@ -133,7 +133,10 @@ class WebSocket:
             closed = self._closed()
             if closed.code == ABNORMAL and _core.current_job() is not None:
                 _core.sleep_blocking(STOP_IS_NEAR)
-            raise closed
+            try:
+                raise closed
+            finally:
+                del closed  # its traceback has this frame
         with self._lock:
             self._inbox_bytes -= getsizeof(message)
             read_on = self._held_back and self._inbox_bytes <= INBOX_BYTES // 2
@@ -223,7 +226,10 @@ class WebSocket:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc: object) -> None:
-        self.close(NORMAL if exc_type is None or issubclass(exc_type, WebSocketClosed) else INTERNAL_ERROR)
+        if exc_type is None or issubclass(exc_type, WebSocketClosed):
+            self.close()
+        else:
+            self.close(GOING_AWAY if issubclass(exc_type, JobStopped) else INTERNAL_ERROR)
 
     def _closed(self) -> WebSocketClosed:
         said = self._protocol.close_rcvd or self._protocol.close_sent
@@ -260,11 +266,15 @@ class WebSocket:
                 self.take_in(data)
             return True
 
-    def end(self, *, failed: bool) -> Spool:
+    def go_away(self) -> None:
+        """The server stops: say so, and let the view come to its end. Any thread."""
+        self.close(GOING_AWAY)
+
+    def end(self, *, failed: bool, stopped: bool) -> Spool:
         """The view has ended: say goodbye if nobody has; what is left to send. On its thread."""
         with self._lock:
             if not self.closed:
-                self._protocol.send_close(INTERNAL_ERROR if failed else NORMAL)
+                self._protocol.send_close(INTERNAL_ERROR if failed else GOING_AWAY if stopped else NORMAL)
             self._push(arm=False)
             if not self._over:
                 self._over = True  # a pong would come in the midst of what is left

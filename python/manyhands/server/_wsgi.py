@@ -79,6 +79,7 @@ class Exchange:
         complete: Every byte of the response was given to `send`.
         taken: The response was given by somebody else, and what the application answers is thrown away.
         djangos: A response in pieces is Django's, which has to stay on one thread.
+        over: The request has ended: another one may be answered by now.
         begins: `run` asks for the first pieces, and a source that has none yet may give an empty one.
 
     Threads: those that run the job, one at a time.
@@ -92,6 +93,7 @@ class Exchange:
     taken = False
     djangos = False
     begins = False
+    over = False
 
     def __init__(self, frame: ResponseFrame, send: Send) -> None:
         self.frame = frame
@@ -123,7 +125,7 @@ class Exchange:
         try:
             result: Any = app(environ, self.start_response)
         except JobStopped:
-            end_request(app)
+            end_request()
             raise
         whole = isinstance(result, WHOLE)
         if not whole and is_async(result):
@@ -179,7 +181,11 @@ class Exchange:
     def write(self, data: bytes) -> None:
         """Send a piece of the body at once: what `start_response` returns, for applications that cannot iterate."""
         _check_piece(data)
-        if data and not self.taken:
+        if self.taken:
+            return
+        if self.over:
+            raise broken(START_RESPONSE, RuntimeError("write() was called after the response had ended"))
+        if data:
             self._send_piece(data)
 
     def _head(self, length: int | None = None) -> bytes:
@@ -326,11 +332,15 @@ def _check_piece(piece: object) -> None:
 
 
 def _iterate(result: Iterable[bytes]) -> Iterator[bytes]:
+    if isinstance(result, bytes | str):
+        text = f"the application returned {type(result).__name__}, and not a list or another iterable of bytes, as [b'...']"
+        raise broken(BYTES, TypeError(text))
     try:
         return iter(result)
-    except TypeError as error:
-        broken(APPLICATION, error)
-        raise
+    except TypeError:
+        kind = type(result).__name__
+        text = f"the application returned {kind}, which is not iterable, and not a list of bytes, as [b'...']"
+        raise broken(APPLICATION, TypeError(text)) from None
 
 
 def _close(result: object) -> None:
