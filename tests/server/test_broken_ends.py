@@ -522,7 +522,7 @@ def test_a_connection_that_ends_before_the_listener_has_its_watch_keeps_none(sta
     monkeypatch.setattr(server.loop, "add", ends_at_once)
     with connect(server) as sock:
         assert sock.recv(1) == b""
-        wait_until(lambda: server.connections == 0)
+        wait_until(lambda: made and server.connections == 0)
     assert isinstance(made[0]._watch, _connection._Ended)
 
 
