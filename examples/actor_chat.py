@@ -32,6 +32,11 @@ MAX_LINE = 1024
 MAX_OUTBOX = 64 * 1024
 
 
+def report(line: str) -> None:
+    """Print a line, from any thread: in one write, so that the lines of two do not mix."""
+    print(line + "\n", end="", flush=True)
+
+
 @dataclass(frozen=True)
 class Enter:
     """To the lobby: let a client into a room, and out of the one that it is in. To a room: let it in."""
@@ -83,10 +88,10 @@ class Room(mh.Actor):
         self._members: dict[Client, str] = {}
 
     def on_start(self) -> None:
-        print(f"{self.name} is open", flush=True)
+        report(f"{self.name} is open")
 
     def on_stop(self) -> None:
-        print(f"{self.name} is closed", flush=True)
+        report(f"{self.name} is closed")
 
     def process(self, message: Enter | Leave | Say | Who) -> list[str] | None:
         match message:
@@ -265,10 +270,10 @@ def play(address: tuple[str, int]) -> None:
             (ann, "/who", ann_hears),
         ):
             speaker.sendall(line.encode() + b"\n")
-            print(f"  ann sees {listener.readline().strip()!r}", flush=True)
+            report(f"  ann sees {listener.readline().strip()!r}")
         while "kitchen" not in (line := bob_hears.readline()):
             pass
-        print(f"  bob sees {line.strip()!r}", flush=True)
+        report(f"  bob sees {line.strip()!r}")
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ class Room:
             self._announce(f"{name} {how}")
 
     def _announce(self, news: str) -> None:
-        print(news, flush=True)
+        print(news + "\n", end="", flush=True)  # in one write: the main thread prints too
         self._tell_all(f"* {news}")
 
     def _tell_all(self, line: str) -> None:
@@ -198,7 +198,7 @@ def play(address: tuple[str, int]) -> None:
         bob.sendall(spoken[1])
         while "carl was too slow" not in (line := ann_hears.readline()):
             if "are you there" not in line:
-                print(f"  ann hears {line.strip()!r}")
+                print(f"  ann hears {line.strip()!r}\n", end="")
             spoken.append(b"carl, are you there? " * 20 + b"\n")
             ann.sendall(spoken[-1])
             bob_hears.readline()
