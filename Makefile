@@ -133,8 +133,8 @@ loom: | need-rust  ## the models of the core's races, every interleaving of them
 		cargo test --quiet --profile loom -p manyhands-core --test loom -- --test-threads=1
 
 .PHONY: machine
-machine: .venv/.built  ## ten thousand random steps of jobs against the model of their table
-	MANYHANDS_MACHINE_STEPS=10000 .venv/bin/python -m pytest tests/test_job_machine.py $(PYTEST)
+machine: .venv/.built  ## ten thousand random steps of jobs, and of connections, against the models of them
+	MANYHANDS_MACHINE_STEPS=10000 .venv/bin/python -m pytest tests/test_job_machine.py tests/server/test_connection_machine.py $(PYTEST)
 
 # Bytes that nobody chose, as long as one likes. Hypothesis goes on from what it found before (.hypothesis); it draws the same
 # every time where CI is set.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from manyhands.server import _server
+from manyhands.server import _listener
 
 
 def part(chance: random.Random, asked: int) -> int:
@@ -47,7 +47,7 @@ class ShortSocket:
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Put them under all connections that are made from now on, and under what is sent from files or kept in them."""
     chance = random.Random(0)
-    make = _server.Connection
+    make = _listener.Connection
     sendfile, pwrite, pread = os.sendfile, os.pwrite, os.pread
 
     def connection(server: Any, sock: Any, remote: Any) -> Any:
@@ -65,7 +65,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
 
         return called
 
-    patch.setattr(_server, "Connection", connection)
+    patch.setattr(_listener, "Connection", connection)
     patch.setattr(os, "sendfile", sendfile_short)
     patch.setattr(os, "pwrite", cut_short(pwrite))
     patch.setattr(os, "pread", cut_short(pread))

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 
 THREADS_MEET = {
     "test_broken_ends",
+    "test_connection_machine",
     "test_events",
     "test_gone_clients",
     "test_iter_async",

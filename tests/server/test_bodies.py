@@ -87,7 +87,7 @@ def test_a_disk_without_room_is_507(monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("manyhands.server._request.tempfile.TemporaryFile", Full)
+    monkeypatch.setattr("manyhands.server._body.tempfile.TemporaryFile", Full)
     assert refusal(sized(bytes(5000)), LIMITS).status == 507
 
 

@@ -485,7 +485,7 @@ def test_a_listener_that_cannot_even_set_a_timer_is_not_paused_for_ever():
     timers = SimpleNamespace(call_later=call_later)
     watch = SimpleNamespace(strand=timers, pause=lambda: paused.append(1), resume=None)
     server = Server(hello)
-    server._back_off(watch, MemoryError())
+    server.listener._back_off(watch, MemoryError())
     server.stop()
     assert paused == []
 

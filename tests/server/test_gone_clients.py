@@ -163,7 +163,7 @@ def test_a_reset_ends_a_request_whatever_the_policy(start_server, half):
         (job,) = view.jobs
         if half:
             sock.shutdown(socket.SHUT_WR)
-            (connection,) = server._open
+            (connection,) = server.listener.connections
             wait_until(lambda: connection._input_over)
             assert job.reason is None
         sock.reset()
@@ -186,7 +186,7 @@ def test_urgent_data_before_the_end_is_nothing_to_the_server(start_server):
             gate.wait_entered()
             sock.send(b"?", socket.MSG_OOB)
             sock.shutdown(socket.SHUT_WR)
-            (connection,) = server._open
+            (connection,) = server.listener.connections
             wait_until(lambda: connection._input_over)
             gate.open()
             assert sock.response()[2] == b"/"
@@ -270,7 +270,7 @@ def test_a_client_that_is_not_read_any_more_and_goes_stops_a_view_that_writes_no
         sock.sendall(get(b"/work"))
         view.wait_begun()
         sock.sendall(GET * 3000)
-        wait_until(lambda: [connection for connection in server._open if connection._held])
+        wait_until(lambda: [connection for connection in server.listener.connections if connection._held])
         sock.reset()
         wait_until(lambda: view.raised and server.connections == 0)
     assert view.raised[0].reason is mh.StopReason.OWNER_GONE
@@ -293,7 +293,7 @@ def test_urgent_bytes_keep_nobody_busy(start_server, monkeypatch):
         sock.sendall(get(b"/work"))
         view.wait_begun()
         sock.sendall(GET * 3000)
-        wait_until(lambda: [connection for connection in server._open if connection._held])
+        wait_until(lambda: [connection for connection in server.listener.connections if connection._held])
         for sent in range(1, 4):
             sock.send(b"!", socket.MSG_OOB)
             wait_until(lambda sent=sent: len(ready) >= sent)

@@ -133,7 +133,9 @@ def test_one_piece_is_made_ahead_of_a_client_that_reads_nothing(start_server):
     server = start_server(view)
     with connect(server) as sock:
         sock.sendall(get(b"/stream"))
-        wait_until(lambda: [connection for connection in server._open if connection._blocked is not None])
+        wait_until(
+            lambda: [connection for connection in server.listener.connections if connection._blocked is not None]
+        )
         made = view.made
         assert ask(server) == (200, b"/")
         assert view.made <= made + 1

@@ -211,7 +211,7 @@ def test_there_are_at_most_so_many_connections(start_server):
             sock.sendall(GET)
             assert sock.response()[0] == 200
         third.sendall(GET)
-        wait_until(lambda: server._watch.paused)
+        wait_until(lambda: server.listener._watch.paused)
         assert server.connections == 2
         first.close()
         assert third.response()[0] == 200

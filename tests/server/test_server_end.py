@@ -85,6 +85,15 @@ def test_a_second_stop_makes_the_first_one_shorter(start_server):
             assert again == [[]]
 
 
+def test_a_server_that_is_stopped_before_it_has_begun_says_nothing(caplog, monkeypatch):
+    """As a worker may be, which is told to end while it starts: nothing is lost, so nothing is said of it."""
+    server = Server(hello)
+    monkeypatch.setattr(server.loop, "start", lambda: None)  # no thread of its own is there yet
+    server.start()
+    assert server.stop() == []
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_stop_says_who_runs_all_the_same(start_server, caplog):
     """A view that neither ends nor checks in is returned and logged; a second stop finds it gone."""
     with Gate() as gate:

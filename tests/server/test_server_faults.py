@@ -130,7 +130,7 @@ def test_a_body_for_which_there_is_no_file_is_refused(monkeypatch, number, statu
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("manyhands.server._request.tempfile.TemporaryFile", fail)
+    monkeypatch.setattr("manyhands.server._body.tempfile.TemporaryFile", fail)
     assert refusal(POST % 5000 + bytes(5000), Limits(body_memory=1000)).status == status
 
 
@@ -238,8 +238,8 @@ def test_bodies_of_all_clients_have_one_bound_in_memory(start_server):
         for client in clients:
             client.sendall(POST % 90_000 + bytes(89_999))
         # Three at most fit, and fewer if all of them began at once.
-        wait_until(lambda: [connection._reader._left for connection in server._open] == [1] * 10)
-        assert sum(connection._reader._file is not None for connection in server._open) >= 7
+        wait_until(lambda: [connection._reader._left for connection in server.listener.connections] == [1] * 10)
+        assert sum(connection._reader._body._file is not None for connection in server.listener.connections) >= 7
         assert server.budget.taken <= 300_000
         assert ask(server, "/", "POST", bytes(10)) == (200, b"10")
         clients[0].reset()

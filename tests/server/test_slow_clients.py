@@ -149,7 +149,7 @@ def test_a_first_request_that_is_over_before_the_connection_is_timed_is_idle_lik
         assert sock.ask()[0] == 200
         wait_until(lambda: server.connection_states() == {"idle": 1} and not server.pool.jobs())
         (started,) = posts
-        (connection,) = server._open
+        (connection,) = server.listener.connections
         post(connection, started)
         post(connection, answered.set)
         assert answered.wait(LONG)

@@ -253,7 +253,7 @@ def test_a_client_that_pings_and_reads_nothing_costs_bounded_memory(start_server
     """Of its pings the last is answered (RFC 6455, 5.5.3), when it reads again."""
     server = start_server(conversing(lambda ws: ws.receive(), ping_interval=None))
     with opened(server) as client:
-        (connection,) = server._open
+        (connection,) = server.listener.connections
         conversation = connection._conversation
         count = 0
         while conversation._room.is_set():
@@ -285,7 +285,7 @@ def test_messages_of_nothing_fill_the_inbox_too(start_server, message):
 
     server = start_server(conversing(talk, ping_interval=None))
     with opened(server) as client:
-        (connection,) = server._open
+        (connection,) = server.listener.connections
         conversation = connection._conversation
         sender = threading.Thread(target=client.sendall, args=(masked(Opcode.BINARY, message) * 60_000,))
         sender.start()
@@ -300,7 +300,7 @@ def test_a_message_in_any_number_of_empty_parts_costs_nothing(start_server):
     """They are forgotten at once."""
     server = start_server(conversing(lambda ws: ws.send(ws.receive()), ping_interval=None))
     with opened(server) as client:
-        (connection,) = server._open
+        (connection,) = server.listener.connections
         client.sendall(masked(Opcode.TEXT, b"a", fin=False))
         for _ in range(20):
             client.sendall(masked(Opcode.CONT, b"", fin=False) * 1000)
@@ -531,7 +531,7 @@ def test_a_client_that_sends_ahead_is_read_no_further_than_the_bound(start_serve
 
     server = start_server(conversing(talk, compress=False))
     with opened(server) as client:
-        (connection,) = server._open
+        (connection,) = server.listener.connections
         client.settimeout(0.2)
         sent = 0
         with contextlib.suppress(TimeoutError):

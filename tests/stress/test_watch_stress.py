@@ -56,7 +56,10 @@ def test_ten_thousand_messages_to_a_thousand_watches_are_each_handled_once_and_n
     missing = threading.Semaphore(0)
 
     def handler(watch: mh.Watch, events: mh.Events) -> None:
-        index, message = struct.unpack("=HH", watch.source.recv(4))
+        try:
+            index, message = struct.unpack("=HH", watch.source.recv(4))
+        except BlockingIOError:  # spurious: it was ready when a second thread joined, which arms it once more
+            return
         received[index].append(message)
         if len(received[index]) == each and not behind:
             behind.append(min(map(len, received)))

@@ -607,7 +607,7 @@ class Connection:
                 self._reader.close()
                 if self._unsent is not None:
                     self._unsent.close()
-        self._server.left(self)
+        self._server.listener.left(self)
 
     # Time.
 

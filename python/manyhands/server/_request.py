@@ -6,14 +6,14 @@ httptools); there is no second opinion that somebody could play against it. What
 
 * The bytes are *cut* before they are fed: behind each blank line, and at the end of a body whose length is known. So
   a feed never holds the end of one request and the beginning of the next, and the size of a head is known exactly. The
-  cuts decide nothing: if they were at other places, the same requests would come out.
+  cuts decide nothing: if they were at other places, the same requests would come out. See `_cuts.py`.
 * What llhttp does not check: the limits; and what is in a head, see `_head.py`.
 * A request as nearly all are, whole and alone in what was read, is taken by `take_plain`, which is compiled. It takes none that
   llhttp would not take, and makes the same of it.
 * A request that asks for an upgrade is served as if it did not, which RFC 9110 (7.8) allows. llhttp leaves such a body
   to the new protocol, so a new parser is told its framing and reads on.
 
-A body is kept in memory up to a bound, and then in a temporary file.
+A body is kept as `_body.py` has it.
 
 Rules for code in this file: no socket, no clock, no thread. Whatever is wrong with a request is a `Refused`, after which
 the reader gives nothing more: the connection must be closed, or what follows could be taken for a request that
@@ -23,18 +23,15 @@ Source: RFC 9112 (HTTP/1.1), RFC 9110 (HTTP semantics).
 
 from __future__ import annotations
 
-import contextlib
-import re
-import tempfile
-from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from manyhands import _core
-from manyhands._accept import SHORTAGE
-from manyhands.server._budget import FREE, Budget
+from manyhands.server._body import Body
+from manyhands.server._budget import Budget
+from manyhands.server._cuts import BLANK_LINE, Cuts
 from manyhands.server._head import Headers, Refused, Request, read_headers, read_request_line
 from manyhands.server._limits import Limits
 
@@ -44,10 +41,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What a client may wait for before it sends the body."""
 
 NO_MEMORY: Final = "there is no memory for the request"
-
-BLANK_LINE: Final = b"\r\n\r\n"
-
-CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]+")
 
 CHUNK_OVERHEAD: Final = 8
 """A chunked body may be so many times as long as what is in it. One byte in a chunk of its own takes six."""
@@ -71,19 +64,15 @@ class RequestReader:
         "_blank",
         "_body",
         "_budget",
-        "_chunk_left",
         "_chunked",
         "_complete",
+        "_cuts",
         "_expects_continue",
         "_fed",
-        "_file",
         "_files",
         "_good_host",
         "_head",
         "_headers",
-        "_kept",
-        "_kept_of",
-        "_last_chunk",
         "_left",
         "_limits",
         "_over",
@@ -91,9 +80,7 @@ class RequestReader:
         "_prelude",
         "_refusal",
         "_request",
-        "_size_line",
         "_skipped",
-        "_tail",
         "_was_head",
         "unread",
     )
@@ -102,8 +89,7 @@ class RequestReader:
         self._limits = limits
         self._budget = budget
         self._files = files
-        self._kept_of: Budget | None = None  # whose they are
-        self._kept = 0  # bytes of it that the body at hand has
+        self._cuts = Cuts()
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self.unread = b""
         self._was_head = False  # what was refused was a HEAD request
@@ -114,15 +100,10 @@ class RequestReader:
         self._headers: Headers = []  # then the trailers, which nobody gets
         self._request: Request | None = None  # its head is complete
         self._complete: Request | None = None
-        self._body: bytes | bytearray = b""
-        self._file: BinaryIO | None = None  # the body, if it was too long for the memory
+        self._body: Body | None = None  # what is here of it
         self._left = 0  # of a body whose length is known; of a chunked one how much more it may have
         self._chunked = False
         self._fed = 0  # bytes of a chunked body, framing included
-        self._chunk_left = 0  # bytes of the chunk that is not whole, the end of its line included
-        self._size_line = b""  # a part of one
-        self._last_chunk = False  # was seen
-        self._tail = b""  # the last three bytes fed: a blank line may begin in them
         self._expects_continue = False
         self._good_host: bytes | None = None  # the last good one: a connection sends the same again and again
         self._prelude = self._skipped = False  # see _read_on_after_upgrade
@@ -228,7 +209,7 @@ class RequestReader:
     def take_continue(self) -> bool:
         """Whether the client waits for `100 Continue` before it sends the body; True once."""
         wanted, self._expects_continue = self._expects_continue, False
-        begun = self._body or self._file is not None or self._fed or self.unread
+        begun = self._body is not None or self._fed or self.unread
         return wanted and self._request is not None and not begun
 
     def take_rest(self) -> bytes:
@@ -248,9 +229,9 @@ class RequestReader:
         """Take from what was received at most to the end of the head, or of the body."""
         unread = self.unread
         if self._request is None:
-            end = self._behind_blank_line(unread, 0)
+            end = self._cuts.behind_blank_line(unread)
         elif self._chunked:
-            end = self._behind_chunks(unread)
+            end = self._cuts.behind_chunks(unread)
         else:
             end = self._left
         if end >= len(unread):
@@ -258,55 +239,6 @@ class RequestReader:
             return unread
         self.unread = unread[end:]
         return unread[:end]
-
-    def _behind_blank_line(self, unread: bytes, start: int) -> int:
-        """Return where the next blank line ends; all of it if there is none."""
-        tail = self._tail
-        if tail:
-            found = (tail + unread[start : start + 3]).find(BLANK_LINE)
-            if found >= 0:
-                self._tail = b""
-                return start + found + 4 - len(tail)
-        found = unread.find(BLANK_LINE, start)
-        if found < 0:
-            self._tail = (tail + unread[max(start, len(unread) - 3) :])[-3:]
-            return len(unread)
-        self._tail = b""
-        return found + 4
-
-    def _behind_chunks(self, unread: bytes) -> int:
-        """Return where a chunked body ends, its trailers included; all of it if it does not end here.
-
-        The sizes say where to look for that and nothing else: what they frame is for llhttp to say. A line that is not as it
-        should be is given to it with all that follows, and it refuses that.
-        """
-        at = 0
-        while not self._last_chunk:
-            if self._chunk_left >= len(unread) - at:
-                self._chunk_left -= len(unread) - at
-                return len(unread)
-            at += self._chunk_left
-            self._chunk_left = 0
-            if self._size_line.endswith(b"\r") and unread.startswith(b"\n", at):
-                line, behind = self._size_line, at + 1
-            else:
-                found = unread.find(b"\r\n", at)
-                if found < 0:
-                    self._size_line += unread[at:]
-                    return len(unread)
-                line, behind = self._size_line + unread[at:found], found + 2
-            self._size_line = b""
-            digits = CHUNK_SIZE.match(line)
-            if digits is None:
-                return len(unread)
-            at = behind
-            size = int(digits[0], 16)
-            if size:
-                self._chunk_left = size + 2  # and the end of its line
-            else:
-                self._last_chunk = True
-                self._tail = b"\r\n"
-        return self._behind_blank_line(unread, at)
 
     def _feed(self, piece: bytes) -> None:
         """Let llhttp read on."""
@@ -355,11 +287,9 @@ class RequestReader:
         self._over = True
         self._was_head = self.at_head_request
         self.unread = b""
-        self._body = b""
-        self._give_back()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._body is not None:
+            self._body.close()
+            self._body = None
         self._headers = []
         self._request = None
         self._head = b""
@@ -420,68 +350,23 @@ class RequestReader:
         self._headers = []
         self._chunked = chunked
         self._left = self._limits.body_bytes if chunked else length
-        self._fed = self._chunk_left = 0
-        self._size_line = b""
-        self._last_chunk = False
+        self._fed = 0
+        if chunked:
+            self._cuts.begin_chunks()
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body."""
         self._left -= len(data)
         if self._left < 0:
             raise self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
-        length = len(self._body) + len(data)
-        if self._file is not None or length > self._limits.body_memory or (length > FREE and not self._take(length)):
-            self._keep_in_file(data)
-        elif not self._body:
-            self._body = data
-        else:  # a bytearray grows in place: a body may come in small pieces
-            if not isinstance(self._body, bytearray):
-                self._body = bytearray(self._body)
-            self._body += data
-
-    def _keep_in_file(self, data: bytes) -> None:
-        """Keep a piece of a body that is too long for the memory. The file has no name: nothing is left of it."""
-        with self._room_for_body():
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - the request has it, then the application
-                self._file.write(self._body)
-                self._body = b""
-                self._give_back()
-            if self._files is not None:
-                more = self._file.tell() - self._kept + len(data)
-                if not self._files.take(more):
-                    reason = "there is no room for the body beside those of other clients"
-                    raise self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, reason)
-                self._kept += more
-                self._kept_of = self._files
-            self._file.write(data)
-
-    def _take(self, length: int) -> bool:
-        """Whether a body of this length may stay in memory."""
-        if self._budget is None:
-            return True
-        taken = self._budget.take(length - self._kept)
-        if taken:
-            self._kept = length
-            self._kept_of = self._budget
-        return taken
-
-    def _give_back(self) -> None:
-        if self._kept:
-            assert self._kept_of is not None
-            self._kept_of.give_back(self._kept)
-            self._kept = 0
-
-    @contextlib.contextmanager
-    def _room_for_body(self) -> Iterator[None]:
+        body = self._body
+        if body is None:
+            self._body = body = Body(self._limits.body_memory, self._budget, self._files)
         try:
-            yield
-        except OSError as error:
-            reason = f"there is no room for the body: {error.strerror}"
-            passing = error.errno in SHORTAGE
-            raise self._refuse(
-                HTTPStatus.SERVICE_UNAVAILABLE if passing else HTTPStatus.INSUFFICIENT_STORAGE, reason
-            ) from None
+            body.append(data)
+        except Refused as refused:
+            self._refusal = refused
+            raise
 
     def on_message_complete(self) -> None:
         """Hand the request out, unless llhttp left its body to another protocol."""
@@ -491,17 +376,13 @@ class RequestReader:
         if (self._chunked or self._left) and self._parser.should_upgrade():
             self._skipped = True
             return
-        if self._body:
-            request.body = bytes(self._body)
-            request.length = len(self._body)
-            self._body = b""
-        elif self._file is not None:
-            request.length = self._file.tell()
-            with self._room_for_body():
-                self._file.seek(0)  # which writes what is in its buffer
-            request.file, self._file = self._file, None
-        request.kept, self._kept = self._kept, 0
-        request.budget = self._kept_of
+        if self._body is not None:
+            try:
+                self._body.hand_over(request)
+            except Refused as refused:
+                self._refusal = refused
+                raise
+            self._body = None
         self._complete = request
         self._request = None
         self._head = b""

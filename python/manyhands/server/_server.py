@@ -1,11 +1,9 @@
-"""Server: a listener on a loop, the connections that it accepted, and the pool that runs their requests."""
+"""Server: a loop, the listener on it whose connections it serves, and the pool that runs their requests."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 import ssl
 import threading
 from collections import Counter
@@ -14,23 +12,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from manyhands import _core, _guards
-from manyhands._accept import PASSING, SHORTAGE
 from manyhands._arguments import check_choice
-from manyhands._events import Events
-from manyhands._log import Log
 from manyhands._pool import ThreadPool
 from manyhands._tasks._root import Root
 from manyhands._threads import LOOK, ThreadedEventLoop
-from manyhands.errors import LoopClosed, WatchRemoved, WouldDeadlock
+from manyhands.errors import LoopClosed, WouldDeadlock
 from manyhands.server._application import is_asgi, refuse_asgi, takes_two
 from manyhands.server._bind import Bind, Listening
 from manyhands.server._budget import FILES, Budget
-from manyhands.server._connection import Connection
 from manyhands.server._django import is_application
 from manyhands.server._environ import base_environ
 from manyhands.server._limits import Limits
+from manyhands.server._listener import Listener
 from manyhands.server._proxies import Proxies
-from manyhands.server._tls import TLSSocket
 from manyhands.server._wsgi import Application
 
 if TYPE_CHECKING:
@@ -42,22 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HOST", "Server", "ServerStats", "check_grace", "default_threads"]
 
-logger = Log("manyhands.server")
-
-ACCEPTS_PER_PASS: Final = 64
-"""Connections accepted before the listener gives its thread back, so that a storm of them delays nobody for long."""
-
 HOST: Final = "127.0.0.1"
 """Where a server listens if nobody says where: nobody else can reach it."""
 
 LOCAL: Final = ("localhost", 80)
 """What an application gets for the server's name and port on a Unix socket; they may not be empty (PEP 3333)."""
-
-NOWHERE: Final = ("", 0)
-"""The address of a client that has none, as of a Unix socket's."""
-
-BACK_OFF: Final = 0.1
-"""Seconds without accepting when there is no descriptor left, as long as trio's; the kernel's queue holds the clients."""
 
 START_LOOK: Final = 0.001
 """Seconds between two looks whether every thread has joined the loop."""
@@ -128,6 +111,7 @@ class Server:
         budget: The memory that bodies of requests may take, all of them together.
         files: The bytes of temporary files that they may take.
         outgoing: The memory that responses may take which wait for their clients.
+        listener: Accepts the clients. The server's own.
         stopping: It takes no more requests.
         pin_responses: Whether a response stays on the thread that began it, whoever made it: see `Limits`.
 
@@ -168,17 +152,13 @@ class Server:
         self.budget = Budget()
         self.files = Budget(FILES)
         self.outgoing = Budget()
-        self._books = threading.RLock()  # reentrant: a finalizer may ask for `connections`
-        self._open: set[Connection] = set()  # GUARDED BY: _books
+        self._books = threading.RLock()  # reentrant: a finalizer may ask for `refused`
         self._tasks: Root | None = None  # GUARDED BY: _books
         self._refused: Counter[int] = Counter()  # GUARDED BY: _books
-        self._accepting = True  # GUARDED BY: _books; not while there are as many connections as may be
         self._stopper: int | None = None  # GUARDED BY: _books, as `_until`; the thread that is inside `_stop`
         self._until = 0.0  # when what it waits for is over
         self._ended = threading.Event()  # it is outside again
         self._left_behind: list[JobSnapshot] = []
-        self._nobody = threading.Event()  # set when the last connection has left a server that stops
-        self._short = False  # Touched only on the listener's strand.
         self.on_stop: Callable[[], object] = _nothing  # who waits for the end hears of it
         self.proxies = Proxies(trusted_proxies) if trusted_proxies else None
         self._tls = tls
@@ -191,8 +171,7 @@ class Server:
             self.loop = ThreadedEventLoop(threads + 1, name=name)
             undo.callback(self.loop.close)
             self.pool._use_threads_of(self.loop)  # noqa: SLF001 - the one user
-            self._watch = self.loop.add(self._listening, Events.READ, self._on_ready, name="listener", close=True)
-            self._watch.pause()
+            self.listener = Listener(self, self._listening, tls)
             undo.pop_all()
 
     @property
@@ -217,8 +196,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        with self._books:
-            return len(self._open)
+        return len(self.listener)
 
     def refused(self) -> dict[int, int]:
         """Count the requests that were refused before they were any: malformed, too long or too slow. By status."""
@@ -236,9 +214,7 @@ class Server:
 
     def connection_states(self) -> dict[str, int]:
         """Count the connections by what they are at: see `Connection.state`."""
-        with self._books:
-            connections = list(self._open)
-        return dict(Counter(connection.state for connection in connections))
+        return dict(Counter(connection.state for connection in self.listener.connections))
 
     def start(self) -> None:
         """Start the threads and return. Before, clients wait in the kernel's queue.
@@ -250,7 +226,8 @@ class Server:
         if self.loop.closed:
             raise LoopClosed(self.name, f"server {self.name!r} was stopped: make a new one")
         self.loop.start()
-        self.loop.post(self._begin, self.pool.threads + 1, START_LOOKS)
+        # A timer, as nobody misses one that a stop which comes at once leaves behind.
+        self.loop.call_later(0.0, self._begin, self.pool.threads + 1, START_LOOKS)
 
     def __enter__(self) -> Self:
         """Start it; leaving the `with` block stops it."""
@@ -300,16 +277,16 @@ class Server:
         return list(self._left_behind)
 
     def _stop(self) -> list[JobSnapshot]:
-        self._watch.remove()
+        self.listener.close()
         self.stopping = True
         self.on_stop()
-        for connection in self._left_over():
+        for connection in self.listener.left_over():
             connection.end_soon()
         self._wait_for_nobody()
         self.pool.finish()
         self._until = monotonic() + LAST_WORDS
         self._wait_for_nobody()
-        for connection in self._left_over():
+        for connection in self.listener.left_over():
             connection.abandon()
         left = self.pool.destroy(LAST_WORDS)
         tasks = self._tasks
@@ -321,109 +298,18 @@ class Server:
                 tasks.abandon()
         return left
 
-    def _left_over(self) -> list[Connection]:
-        with self._books:
-            if not self._open:
-                self._nobody.set()
-            return list(self._open)
-
     def _wait_for_nobody(self) -> None:
         # In slices: another call may make it shorter, and free-threaded CPython 3.13 misses a signal that comes just before a
         # wait for a lock.
-        while (left := self._until - monotonic()) > 0 and not self._nobody.wait(min(left, LOOK)):
+        while (left := self._until - monotonic()) > 0 and not self.listener.nobody.wait(min(left, LOOK)):
             pass
-
-    def left(self, connection: Connection) -> None:
-        """Take a connection that has ended off the books. Called by the connection."""
-        with self._books:
-            self._open.discard(connection)
-            resume = not self._accepting and not self.stopping and len(self._open) < self.limits.connections
-            if resume:
-                self._accepting = True
-            if self.stopping and not self._open:
-                self._nobody.set()
-        if resume:
-            with contextlib.suppress(WatchRemoved, LoopClosed):
-                self._watch.resume()
 
     def _begin(self, threads: int, looks: int) -> None:
         """Accept when every thread is here. While there is one only, requests would get threads of the pool."""
         if looks and self.loop.joined < threads:
             self.loop.call_later(START_LOOK, self._begin, threads, looks - 1)
             return
-        with contextlib.suppress(WatchRemoved):
-            self._watch.resume()
-
-    def _on_ready(self, watch: _core.Watch, events: Events) -> None:  # noqa: ARG002 - a handler's signature
-        """Accept what waits, within the budget. The level-triggered watch comes back for the rest."""
-        for _ in range(ACCEPTS_PER_PASS):
-            with self._books:
-                if len(self._open) >= self.limits.connections:
-                    self._accepting = False
-                    watch.pause()
-                    return
-            try:
-                sock, remote = self._listening.socket.accept()
-            except BlockingIOError:
-                break
-            except MemoryError as error:
-                self._back_off(watch, error)
-                return
-            except OSError as error:
-                if error.errno in PASSING:
-                    continue
-                if error.errno not in SHORTAGE:
-                    raise
-                self._back_off(watch, error)
-                return
-            # If something goes wrong this client is lost. The listener is not: an error of its handler would end it.
-            try:
-                self._take(sock, remote)
-            except (OSError, MemoryError) as error:
-                self._back_off(watch, error)
-                return
-            except Exception:
-                logger.exception("server %r: a client could not be served", self.name)
-        self._short = False
-
-    def _take(self, sock: Any, remote: Any) -> None:
-        sock.setblocking(False)
-        if self._listening.tcp:
-            with contextlib.suppress(OSError):  # the peer has gone already: the first read will say so
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is not None:
-            try:
-                sock = TLSSocket(sock, self._tls)
-            except OSError:
-                return
-        connection: Connection | None = None
-        try:
-            connection = Connection(self, sock, remote[:2] if self._listening.tcp else NOWHERE)
-            with self._books:
-                self._open.add(connection)
-            connection.start()
-        except BaseException:
-            sock.close()
-            if connection is not None:
-                self.left(connection)
-            raise
-
-    def _back_off(self, watch: _core.Watch, error: OSError | MemoryError) -> None:
-        """Stop accepting for a moment, and say so once for as long as the shortage lasts."""
-        try:
-            watch.strand.call_later(BACK_OFF, watch.resume)
-        except MemoryError:
-            return  # it comes back at once; paused it would not come back at all
-        watch.pause()
-        if not self._short:
-            self._short = True
-            shortage = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
-            logger.warning(
-                "server %r: no new connections until one ends: %s%s",
-                self.name,
-                (isinstance(error, OSError) and error.strerror) or "there is no memory left",
-                "; to serve more at once, raise `ulimit -n`" if shortage else "",
-            )
+        self.listener.accept()
 
 
 def _nothing() -> None:
