@@ -58,7 +58,6 @@ class Asked:
         self.gate = threading.Event()
         self.events: Events | None = None
         self.fed = b":\n\n"  # what a stream has given: a comment, by which a client sees that it has begun
-        self.followed = False  # something came behind it while it was in hand
 
     def __repr__(self) -> str:
         return f"{self.kind}/{self.number}"
@@ -156,8 +155,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         """A request has come whole."""
         if peer.state in ("closed", "closing"):
             return
-        if peer.hand is not None:
-            peer.hand.followed = True
         peer.ahead.append(asked)
         self.go_on(peer)
 
@@ -205,7 +202,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             peer.expected.append((200, b"%d %b" % (asked.number, body)))
         peer.hand = None
         if asked.kind == "last":
-            self.end_with(peer, None, linger=asked.followed)
+            self.end_with(peer, None, linger=False)
         else:
             peer.state = "idle"
             self.go_on(peer)
@@ -234,7 +231,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(peers))
 
     def senders(self) -> list[Peer]:
-        """Behind a request that is the last by its own word nothing is sent that may come too late to be read."""
+        """Whoever has said which request is the last sends nothing more: it might come too late to be read."""
         return [
             peer
             for peer in self.peers
@@ -242,7 +239,7 @@ class ConnectionMachine(RuleBasedStateMachine):
             and peer.state != "closed"
             and peer.part is None
             and len(peer.ahead) < AHEAD
-            and not (peer.state == "writing" and "last" in (asked.kind for asked in peer.ahead))
+            and not any(asked.kind == "last" for asked in [peer.hand, *peer.ahead] if asked is not None)
         ]
 
     def ask(self, kind: str) -> Asked:
@@ -264,8 +261,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         peer.sock.sendall(b"".join(one.data for one in asked))
         if peer.state in ("closed", "closing"):
             return
-        if peer.hand is not None:
-            peer.hand.followed = True
         peer.ahead += asked
         self.go_on(peer)
 
@@ -280,9 +275,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         if peer.state in ("closed", "closing"):
             return
         peer.rest, peer.part = asked.data[at:], asked
-        if peer.hand is not None:
-            peer.hand.followed = True
-        else:
+        if peer.hand is None:
             peer.state = "reading"
 
     @precondition(lambda self: [peer for peer in self.peers if peer.part is not None and not peer.half_closed])
