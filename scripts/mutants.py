@@ -40,6 +40,8 @@ TREE = WORK / "tree"
 SOURCES = "crates/core/src"
 LIMIT = {"loom": 120, "core": 120, "python": 45}
 """Seconds that the tests of one mutant may take; each takes a few when it passes."""
+CLEAN_LIMIT = 300
+"""Seconds that all the named tests of a kind may take on the clean copy."""
 BUILD_LIMIT = 900
 
 
@@ -174,7 +176,7 @@ class Kind:
     def build(self) -> tuple[int | None, str]:
         raise NotImplementedError
 
-    def test(self, names: tuple[str, ...]) -> tuple[int | None, str]:
+    def test(self, names: tuple[str, ...], limit: float) -> tuple[int | None, str]:
         raise NotImplementedError
 
 
@@ -186,10 +188,10 @@ class Loom(Kind):
     def build(self) -> tuple[int | None, str]:
         return cargo(*self.arguments, "--no-run", target=self.target, limit=BUILD_LIMIT, environment=self.environment)
 
-    def test(self, names: tuple[str, ...]) -> tuple[int | None, str]:
+    def test(self, names: tuple[str, ...], limit: float) -> tuple[int | None, str]:
         status, said = cargo(
             *self.arguments, "--", "--exact", "--test-threads=1", *names,
-            target=self.target, limit=LIMIT["loom"], environment=self.environment,
+            target=self.target, limit=limit, environment=self.environment,
         )  # fmt: skip
         ran = sum(int(count) for count in re.findall(r"^running (\d+) tests?$", said, re.MULTILINE))
         if status == 0 and ran != len(names):
@@ -222,13 +224,13 @@ class Python(Kind):
             shutil.copy2(built, TREE / "python" / "manyhands" / f"_core{suffix}")
         return result
 
-    def test(self, names: tuple[str, ...]) -> tuple[int | None, str]:
+    def test(self, names: tuple[str, ...], limit: float) -> tuple[int | None, str]:
         path = {"PYTHONPATH": str(TREE / "python"), "PYTHONDONTWRITEBYTECODE": "1"}
         where = [self.interpreter, "-c", "import manyhands; print(manyhands.__file__)"]
         status, said = run(where, 60, **path)
         if status != 0 or not Path(said.strip()).is_relative_to(TREE):
             raise Mistaken(f"the copy is not what is imported: {said.strip()}")
-        return run([self.interpreter, "-m", "pytest", "-q", *names], LIMIT["python"], **path)
+        return run([self.interpreter, "-m", "pytest", "-q", *names], limit, **path)
 
 
 # -- the table ----------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ class Python(Kind):
 def broken(kind: str, names: tuple[str, ...], said: str) -> list[str]:
     """Which of the named tests broke, as far as the output says."""
     if kind == "python":
-        return [name for name in names if re.search(rf"FAILED {re.escape(name)}", said)]
+        return [name for name in names if re.search(rf"(FAILED|ERROR) {re.escape(name)}", said)]
     # A panic in a destructor on the way aborts: then only the panic names the test.
     signs = r"^\s+{0}$|test {0} .*FAILED|thread '{0}' .*panicked at"
     return [name for name in names if re.search(signs.format(re.escape(name)), said, re.MULTILINE)]
@@ -251,7 +253,7 @@ def judge(mutant: Mutant, kind: Kind) -> tuple[bool, str]:
             raise Mistaken("does not compile:\n" + said[-2000:])
         for test in mutant.tests:
             # One after the other: each of the named tests has to see it by itself.
-            status, said = kind.test((test,))
+            status, said = kind.test((test,), LIMIT[mutant.kind])
             if status == 0:
                 return False, f"survived {test}"
             if status is not None and not broken(mutant.kind, (test,), said) and status != -signal.SIGSEGV:
@@ -282,7 +284,7 @@ def main() -> int:
         tests = tuple(dict.fromkeys(test for m in mutants if m.kind == name for test in m.tests))
         if not tests:
             continue
-        for step in (kind.build, lambda: kind.test(tests)):  # noqa: B023 - called at once
+        for step in (kind.build, lambda: kind.test(tests, CLEAN_LIMIT)):  # noqa: B023 - called at once
             status, said = step()
             if status != 0:
                 print(

@@ -431,6 +431,32 @@ def test_an_on_close_that_raises_is_logged(caplog):
     assert "unsubscribed twice" in caplog.text
 
 
+@pytest.mark.parametrize("come", ["event", "end"])
+def test_what_comes_as_the_response_goes_to_wait_is_not_lost(start_server, monkeypatch, come):
+    """It had nothing, and said so: an event comes, or the end, before anybody is named whom it wakes."""
+    arm, fed = Events.arm, []
+
+    def feed_and_arm(events, job):
+        if not fed:
+            fed.append(events)
+            if come == "event":
+                events.send("in between")
+            else:
+                events.close()
+        arm(events, job)
+
+    monkeypatch.setattr(Events, "arm", feed_and_arm)
+    view = News()
+    with connect(start_server(view)) as sock:
+        sock.sendall(get(b"/news"))
+        wait_until(lambda: fed)
+        if come == "event":
+            wait_until(lambda: "0 waiting" in repr(fed[0]))
+            fed[0].close()
+        assert len(parse(sock.response()[2])) == (come == "event")
+    view.forget()
+
+
 @pytest.mark.race
 def test_what_threads_send_at_once_is_all_there_and_each_ones_in_order(start_server):
     """Four of them, while the job parks, is woken, and parks again."""

@@ -212,8 +212,16 @@ def test_a_response_that_was_given_is_written_to_the_end_although_no_request_wil
         assert (first + sock.rest()).partition(b"\r\n\r\n")[2] == body
 
 
-def test_a_client_that_goes_with_its_whole_response_stops_nobody(start_server):
-    """The view is still tidying up when the client closes: it is not told to stop."""
+def test_a_client_that_goes_with_its_whole_response_stops_nobody(start_server, monkeypatch):
+    """The view is still tidying up when the client closes: it is not told to stop, nor when the connection ends before it."""
+    post = Connection._post
+
+    def post_and_wait(connection, callback):
+        post(connection, callback)
+        if callback.__name__ == "_after_job":  # the job has not ended
+            wait_until(lambda: connection.fileno() == -1)
+
+    monkeypatch.setattr(Connection, "_post", post_and_wait)
     with Gate() as tidying:
         found = {}
 
@@ -260,6 +268,26 @@ def test_a_client_that_is_not_read_any_more_and_goes_is_noticed_by_writing_to_it
         assert found["job"].reason is mh.StopReason.OWNER_GONE
         wait_until(lambda: server.connections == 0)
     found.clear()
+
+
+def test_the_number_of_a_socket_is_not_given_to_another_while_a_job_may_write_to_it(start_server):
+    """The connection has ended, and the view is still at work: only its end closes the socket."""
+    with Gate() as gate:
+
+        def view(environ, start_response):
+            gate()
+            return hello(environ, start_response)
+
+        server = start_server(view)
+        with connect(server) as sock:
+            sock.sendall(GET)
+            gate.wait_entered()
+            (connection,) = server.listener.connections
+            sock.reset()
+        wait_until(lambda: connection.gone and server.connections == 0)
+        assert connection.fileno() >= 0
+        gate.open()
+        wait_until(lambda: connection.fileno() == -1)
 
 
 def test_a_client_that_is_not_read_any_more_and_goes_stops_a_view_that_writes_nothing(start_server):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from fuzzing import examples
 from manyhands.server import Limits, _response
 from manyhands.server._connection import Connection
+from manyhands.server._environ import base_environ
 from manyhands.server._request import RequestReader
 from manyhands.server._response import ResponseFrame
 from reading import GET, OLD, POST, agree_on_plain, read_one
@@ -99,10 +100,12 @@ def test_the_limits_hold():
 @pytest.mark.parametrize("before", [b"\r", b"GET", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n"])
 def test_nothing_is_taken_behind_what_is_not_complete(before):
     """These bytes are the rest of a head, or a body, whatever they look like."""
+    base, remote = base_environ("here", 8000), ("10.0.0.1", 5)
     reader = RequestReader(Limits())
+    assert reader.take_plain(CURL, base, remote) is not None
     reader.receive(before)
     assert reader.next_request() is None
-    assert reader.take_plain(CURL, {}, ("", 0)) is None
+    assert reader.take_plain(CURL, base, remote) is None
     reader.close()
 
 
@@ -110,7 +113,7 @@ def test_nothing_is_taken_behind_the_last_request():
     reader = RequestReader(Limits())
     reader.receive(GET.replace(b"Host", b"Connection: close\r\nHost"))
     assert reader.next_request() is not None
-    assert reader.take_plain(CURL, {}, ("", 0)) is None
+    assert reader.take_plain(CURL, base_environ("here", 8000), ("10.0.0.1", 5)) is None
     reader.close()
 
 

@@ -23,30 +23,35 @@ from support import LONG, wait_until
 
 
 def test_stop_lets_what_is_in_hand_finish_and_closes_what_is_idle(start_server):
-    """The response says that the connection ends; nobody new is let in."""
-    with Gate() as gate:
+    """The response says that the connection ends; nobody new is let in. The view would hear of its end at once."""
+    entered, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
-        def view(environ, start_response):
-            if environ["PATH_INFO"] == "/wait":
-                gate()
-            return hello(environ, start_response)
+    def view(environ, start_response):
+        if environ["PATH_INFO"] == "/wait":
+            entered.set()
+            try:
+                mh.blocking.wait(go_on, LONG)
+            finally:
+                ended.set()
+        return hello(environ, start_response)
 
-        server = start_server(view)
-        with connect(server) as busy, connect(server) as idle:
-            idle.sendall(GET)
-            assert idle.response()[0] == 200
-            busy.sendall(get(b"/wait"))
-            gate.wait_entered()
-            stopping = threading.Thread(target=server.stop)
-            stopping.start()
-            assert idle.recv(1) == b""
-            with pytest.raises(ConnectionError):
-                socket.create_connection(server.address, LONG)
-            gate.open()
-            assert busy.response()[2] == b"/wait"
-            assert busy.recv(1) == b""
-            stopping.join(LONG)
-            assert not stopping.is_alive()
+    server = start_server(view)
+    with connect(server) as busy, connect(server) as idle:
+        idle.sendall(GET)
+        assert idle.response()[0] == 200
+        busy.sendall(get(b"/wait"))
+        assert entered.wait(LONG)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert idle.recv(1) == b""
+        with pytest.raises(ConnectionError):
+            socket.create_connection(server.address, LONG)
+        assert not ended.wait(0.1)
+        go_on.set()
+        assert busy.response()[2] == b"/wait"
+        assert busy.recv(1) == b""
+        stopping.join(LONG)
+        assert not stopping.is_alive()
 
 
 def test_stop_tells_what_does_not_finish_and_its_client(start_server):
