@@ -75,7 +75,7 @@ def test_a_signal_to_all_of_the_processes_lets_a_request_in_hand_finish(tmp_path
 
 
 def test_a_request_in_hand_is_stopped_by_the_deadline_and_the_second_signal_ends_all_at_once(tmp_path):
-    """Status 130, as of any program that Ctrl-C ended."""
+    """It is said what is waited for. Status 130, as of any program that Ctrl-C ended."""
     with serving(tmp_path, "--workers", "2") as served:
         client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LONG)
         with contextlib.closing(client):
@@ -83,6 +83,12 @@ def test_a_request_in_hand_is_stopped_by_the_deadline_and_the_second_signal_ends
             wait_until((tmp_path / "begun").exists)
             served.process.send_signal(signal.SIGINT)
             wait_until(lambda: sum(map(alive, served.workers)) == 1)
+            assert served.process.stdout is not None
+            said = served.process.stdout.readline()
+            assert re.fullmatch(
+                r"manyhands serve: (one process has|2 processes have) 10 s to finish requests; Ctrl-C ends at once\n",
+                said,
+            )
             status, _, _ = served.end(signal.SIGINT)
     assert status == 130
 

@@ -22,7 +22,7 @@ from manyhands.cli.echo import DESCRIPTORS
 from manyhands.debug._dashboard import TOKEN_VARIABLE, check_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from manyhands.debug._summed_page import SummedPage
     from manyhands.server import Server, Supervisor
@@ -156,9 +156,7 @@ def _serve(options: argparse.Namespace, bind: Bind, settings: Settings, token: s
         _announce(options.application, server.url, f"requests at once: {server.pool.threads}", page)
 
     def on_ending(server: Server) -> None:
-        timer = threading.Timer(SOON, _say_what_is_waited_for, [server])
-        timer.start()
-        ended.callback(timer.cancel)
+        _soon(ended, _say_what_is_waited_for, server)
 
     with contextlib.ExitStack() as ended:
         left = serve_here(app, bind, settings, on_started=on_started, on_ending=on_ending)
@@ -179,6 +177,9 @@ def _supervise(options: argparse.Namespace, bind: Bind, settings: Settings, toke
         word = "process" if len(processes) == 1 else "processes"
         _announce(options.application, supervisor.url, f"{word}: {', '.join(map(str, processes))}", page)
 
+    def on_ending(supervisor: Supervisor) -> None:
+        _soon(ended, _say_who_is_waited_for, supervisor)
+
     with contextlib.ExitStack() as ended:
         page: SummedPage | None = None
         if options.dashboard is not None:
@@ -195,6 +196,7 @@ def _supervise(options: argparse.Namespace, bind: Bind, settings: Settings, toke
             changed=Sources(os.getcwd()).changed if options.reload else None,
             page=None if page is None else page.process,
             on_started=on_started,
+            on_ending=on_ending,
         )
     say("manyhands serve: ended, with all of its processes")
 
@@ -234,12 +236,26 @@ def _dashboard_refusals(port: int) -> Iterator[None]:
         ) from error
 
 
+def _soon(ended: contextlib.ExitStack, say_what: Callable[..., None], ending: Server | Supervisor) -> None:
+    """Say what the end waits for, unless it has come by then."""
+    timer = threading.Timer(SOON, say_what, [ending])
+    timer.start()
+    ended.callback(timer.cancel)
+
+
 def _say_what_is_waited_for(server: Server) -> None:
     states = server.connection_states()
     clients = states.get("busy", 0) + states.get("writing", 0)
     if clients:
         what = f"the requests of {clients} clients have" if clients > 1 else "the request of a client has"
         say(f"manyhands serve: {what} {GRACE:.0f} s to finish; Ctrl-C ends at once")
+
+
+def _say_who_is_waited_for(supervisor: Supervisor) -> None:
+    count = len(supervisor.processes)
+    if count:
+        who = f"{count} processes have" if count > 1 else "one process has"
+        say(f"manyhands serve: {who} {GRACE:.0f} s to finish requests; Ctrl-C ends at once")
 
 
 def _announce(application: str, url: str, how: str, page: mh.debug.Dashboard | SummedPage | None) -> None:

@@ -197,6 +197,7 @@ def supervise(
     changed: Callable[[], bool] | None = None,
     page: PageProcess | None = None,
     on_started: Callable[[Supervisor], object] | None = None,
+    on_ending: Callable[[Supervisor], object] | None = None,
 ) -> None:
     """Serve in several processes: see `serve`.
 
@@ -212,6 +213,7 @@ def supervise(
         changed: See `Supervisor`.
         page: See `Supervisor`.
         on_started: Called with the `Supervisor` when the first ones serve.
+        on_ending: Called with it when they have been told to end.
     """
     from manyhands.server._worker import Order  # noqa: PLC0415 - which imports this: it serves
 
@@ -238,6 +240,6 @@ def supervise(
             page=page,
             signals=signals,
         )
-        supervisor.run(on_started)
+        supervisor.run(on_started, on_ending)
     finally:
         listening.close()

@@ -141,11 +141,16 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._bell, b"s")
 
-    def run(self, on_ready: Callable[[Supervisor], object] | None = None) -> signal.Signals | None:
+    def run(
+        self,
+        on_ready: Callable[[Supervisor], object] | None = None,
+        on_ending: Callable[[Supervisor], object] | None = None,
+    ) -> signal.Signals | None:
         """Start the workers and keep them until SIGINT or SIGTERM; end them in order. The second signal ends all at once.
 
         Args:
             on_ready: Called with this when all of the first ones serve.
+            on_ending: Called with this when the workers have been told to end.
 
         Returns:
             The signal that ended it; None if `stop()` did.
@@ -161,7 +166,8 @@ class Supervisor:
                     self._start(number, PAUSE[0])
                 while not (self._stopping and not self._workers):
                     self._wait()
-                    self._take_signals()
+                    if self._take_signals() and on_ending is not None:
+                        on_ending(self)
                     self._look(on_ready)
             except BaseException:
                 self._kill_all()
@@ -375,16 +381,19 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's own signature
         self._signals.append(number)
 
-    def _take_signals(self) -> None:
+    def _take_signals(self) -> bool:
+        """Do what they ask for; whether the workers were told to end, once."""
         if len(self._signals) > 1:
             # The second: workers that got two end at once, and so does this.
             self._kill_all()
             os._exit(128 + self._signals[1])
-        if (self._signals or self._asked) and not self._stopping:
-            self._stopping = True
-            self._due.clear()
-            for worker in self._workers.values():
-                self._end(worker, self._signals[0] if self._signals else signal.SIGTERM)
+        if self._stopping or not (self._signals or self._asked):
+            return False
+        self._stopping = True
+        self._due.clear()
+        for worker in self._workers.values():
+            self._end(worker, self._signals[0] if self._signals else signal.SIGTERM)
+        return True
 
     def _kill_all(self) -> None:
         for worker in self._workers.values():
