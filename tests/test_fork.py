@@ -215,6 +215,51 @@ print("ok")
 
 
 @pytest.mark.fault
+def test_what_another_thread_was_making_as_the_process_forked_is_made_in_the_child(run):
+    """T96. The parent's first thread to serve a loop was asking for something that a process asks for once."""
+    run(
+        """
+import types
+real, entered, go_on = threading, threading.Event(), threading.Event()
+
+class Slow(types.ModuleType):
+    def __getattr__(self, name):
+        if name == "main_thread" and real.current_thread() is asking:
+            entered.set()
+            go_on.wait(10)
+        return getattr(real, name)
+
+loop = mh.EventLoop()
+asking = threading.Thread(target=loop.join)
+sys.modules["threading"] = Slow("threading")
+asking.start()
+assert entered.wait(10), "nobody asks: another look for what is made once"
+
+def child():
+    sys.modules["threading"] = real
+    loop = mh.EventLoop()
+    a, b = pair()
+    loop.add(a, mh.Events.READ, echo)
+    thread = threading.Thread(target=loop.join)
+    thread.start()
+    exchange(b, 7)
+    loop.stop()
+    thread.join()
+    loop.close()
+    return "served"
+
+assert forked(child) == "served"
+go_on.set()
+sys.modules["threading"] = real
+loop.stop()
+asking.join()
+loop.close()
+print("ok")
+"""
+    )
+
+
+@pytest.mark.fault
 def test_a_loop_made_in_the_child_works(run):
     """T96. A new loop in the child has watches, messages, timers and threads like any other."""
     run(

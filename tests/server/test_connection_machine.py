@@ -80,20 +80,20 @@ class Views:
 
     def __init__(self) -> None:
         self.asked: dict[int, Asked] = {}
-        self.began: Counter[int] = Counter()
-        self.stopped: Counter[int] = Counter()
+        self.began: list[int] = []
+        self.stopped: list[int] = []
 
     def __call__(self, environ, start_response):
         number = int(environ["PATH_INFO"].rpartition("/")[2])
         asked = self.asked[number]
-        self.began[number] += 1
+        self.began.append(number)
         if asked.kind == "raise":
             raise ValueError(number)
         if asked.kind == "wait":
             try:
                 mh.blocking.wait(asked.gate)
             except mh.JobStopped:
-                self.stopped[number] += 1
+                self.stopped.append(number)
                 raise
         if asked.kind == "stream":
             start_response("200 OK", [("Content-Type", "text/event-stream")])
@@ -412,7 +412,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         server = self.server
         ahead = sum(each._reader.waiting for each in server.listener.connections if each.state == "busy")
         states = Counter(server.connection_states())
-        return states, self.views.began, self.views.stopped, server.pool.stats().refused, ahead
+        views = self.views
+        return states, Counter(list(views.began)), Counter(list(views.stopped)), server.pool.stats().refused, ahead
 
     @invariant()
     def settle(self) -> None:

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::errors;
+use crate::once::Once;
 
 thread_local! {
     /// How many `join()`, `run_ready()` or jobs this thread is inside of.
@@ -78,7 +78,7 @@ pub fn thread_ident() -> u64 {
 
 /// Whether this is the thread on which Python runs handlers of signals.
 pub fn is_main_thread(py: Python<'_>) -> bool {
-    static MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static MAIN: Once<Py<PyAny>> = Once::new();
     let ident = || -> PyResult<u64> {
         let main = MAIN.import(py, "threading", "main_thread")?.call0()?;
         main.getattr("ident")?.extract()

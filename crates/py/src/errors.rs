@@ -6,7 +6,8 @@ use manyhands_core::poller::PollError;
 use manyhands_core::state::RemovalReason;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+
+use crate::once::Once;
 
 /// What a refused call was about, for the text of its exception.
 #[derive(Default)]
@@ -23,7 +24,7 @@ pub struct About<'a> {
 
 macro_rules! class {
     ($py:expr, $name:literal) => {{
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static CLASS: Once<Py<PyAny>> = Once::new();
         CLASS.import($py, "manyhands.errors", $name)
     }};
 }
@@ -70,7 +71,7 @@ pub fn would_deadlock(py: Python<'_>, call: &str, name: &str) -> PyErr {
 
 /// The `RemovalReason` of Python.
 pub fn removal_reason(py: Python<'_>, reason: RemovalReason) -> Option<Bound<'_, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CLASS: Once<Py<PyAny>> = Once::new();
     let name = match reason {
         RemovalReason::Removed => "REMOVED",
         RemovalReason::FdGone => "FD_GONE",
@@ -107,9 +108,9 @@ pub fn pool_finished(py: Python<'_>, name: &str) -> PyErr {
 
 /// What is wrong with a stream, a channel or a proactor, by the name of its class in `manyhands.errors`.
 pub fn resource(py: Python<'_>, class: &str, about: &str) -> PyErr {
-    static ERRORS: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    static ERRORS: Once<Py<PyModule>> = Once::new();
     let made = || -> PyResult<PyErr> {
-        let errors = ERRORS.get_or_try_init(py, || py.import("manyhands.errors").map(Bound::unbind))?;
+        let errors = ERRORS.get_or_try_init(|| py.import("manyhands.errors").map(Bound::unbind))?;
         let class = errors.bind(py).getattr(class)?;
         let error = if about.is_empty() { class.call0()? } else { class.call1((about,))? };
         Ok(PyErr::from_value(error))

@@ -271,6 +271,6 @@ impl Group {
 
 /// A coroutine of another make: Cython's, for example.
 fn is_coroutine(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    static COROUTINE: crate::once::Once<Py<PyAny>> = crate::once::Once::new();
     object.is_instance(COROUTINE.import(object.py(), "collections.abc", "Coroutine")?)
 }

@@ -12,8 +12,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::PyVisit;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use crate::once::Once;
 
 /// Headers of one request; more are read the other way.
 const MOST_HEADERS: usize = 64;
@@ -145,21 +146,30 @@ fn are_plain(headers: &[httparse::Header<'_>]) -> bool {
     }) && hosts == 1
 }
 
-fn keys(py: Python<'_>) -> &[Py<PyString>] {
-    static MADE: PyOnceLock<Vec<Py<PyString>>> = PyOnceLock::new();
-    MADE.get_or_init(py, || KEYS.iter().map(|(_, key)| PyString::intern(py, key).unbind()).collect())
+fn keys(py: Python<'_>) -> PyResult<&'static [Py<PyString>]> {
+    static MADE: Once<Vec<Py<PyString>>> = Once::new();
+    let made = MADE.get_or_try_init(|| Ok(KEYS.iter().map(|(_, key)| PyString::intern(py, key).unbind()).collect()))?;
+    Ok(made)
+}
+
+/// `io.BytesIO`: a body without a byte is an empty one.
+fn body_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static CLASS: Once<Py<PyAny>> = Once::new();
+    CLASS.import(py, "io", "BytesIO")
 }
 
 /// Makes what is made once, while there is memory.
-pub fn install(py: Python<'_>) {
-    keys(py);
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    keys(py)?;
+    body_class(py)?;
+    Ok(())
 }
 
 /// A header's key in the environ; None for one that is dropped: see `manyhands.server._environ`.
 fn key_of<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyString>>> {
     let known = KEYS.iter().position(|(known, _)| name.eq_ignore_ascii_case(known));
     if let Some(known) = known {
-        return Ok(Some(keys(py)[known].bind(py).clone()));
+        return Ok(Some(keys(py)?[known].bind(py).clone()));
     }
     if name.contains('_') || name.eq_ignore_ascii_case("proxy") {
         return Ok(None);
@@ -310,8 +320,7 @@ pub fn plain_request<'py>(
         environ.del_item(intern!(py, "REMOTE_ADDR"))?;
         environ.del_item(intern!(py, "REMOTE_PORT"))?;
     }
-    static BODY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    environ.set_item(intern!(py, "wsgi.input"), BODY.import(py, "io", "BytesIO")?.call0()?)?;
+    environ.set_item(intern!(py, "wsgi.input"), body_class(py)?.call0()?)?;
     let name = text(py, &[head.method.as_bytes(), path.as_bytes()].join(&b' '))?.unbind();
     let (method, head) = (method.clone().unbind(), data.clone().unbind());
     Ok(Some(PlainRequest { method, name, environ: Mutex::new(Some(environ.unbind())), head }))

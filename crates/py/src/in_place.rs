@@ -13,10 +13,10 @@ use std::sync::Arc;
 use manyhands_core::Life;
 use manyhands_core::pool::{Call as Wanted, Job, StopReason};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::event_loop::{Core, CoreSeat, LoopCore};
 use crate::job::JobCore;
+use crate::once::Once;
 use crate::payload::Carried;
 use crate::pool::{CorePool, Held};
 use crate::worker::Worker;
@@ -203,7 +203,7 @@ struct Ready<'py> {
 
 impl<'py> Ready<'py> {
     fn new(py: Python<'py>, pool: &Arc<CorePool>) -> PyResult<Self> {
-        static SERVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static SERVE: Once<Py<PyAny>> = Once::new();
         let serve = SERVE.import(py, "manyhands._pool_thread", "serve")?;
         Ok(Self { pool: pool.clone(), worker: Worker::for_one(py, pool)?, serve })
     }

@@ -28,6 +28,7 @@ mod inside;
 mod job;
 mod joining;
 mod methods;
+mod once;
 mod payload;
 mod permits;
 mod points;
@@ -105,7 +106,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::points::install();
-        crate::http::install(module.py());
+        crate::http::install(module.py())?;
         module.add("Transfer", crate::stream::object::class(module.py())?)?;
         crate::stream::calls::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use manyhands_core::{Events, Item, TimerNext};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::attach;
 use crate::event_loop::{CoreSeat, LoopCore};
+use crate::once::Once;
 use crate::payload::{Call, Carried};
 use crate::task;
 use crate::timer::Timer;
@@ -16,8 +16,8 @@ use crate::watch::Watch;
 
 /// The prebuilt members of `manyhands.Events`: making an `IntFlag` costs 240 ns, picking one nothing.
 pub fn events_object(py: Python<'_>, events: Events) -> PyResult<Py<PyAny>> {
-    static MEMBERS: PyOnceLock<Vec<Py<PyAny>>> = PyOnceLock::new();
-    let members = MEMBERS.get_or_try_init(py, || -> PyResult<_> {
+    static MEMBERS: Once<Vec<Py<PyAny>>> = Once::new();
+    let members = MEMBERS.get_or_try_init(|| -> PyResult<_> {
         let class = py.import("manyhands._events")?.getattr("Events")?;
         (0..32).map(|bits| Ok(class.call1((bits,))?.unbind())).collect()
     })?;
@@ -146,8 +146,8 @@ fn handler(owner: &Bound<'_, LoopCore>, watch: &Py<Watch>, events: Events) -> Py
 
 /// What a timer's callback returned: `STOP`, a `Delay`, or anything else for the next tick.
 fn timer_next(returned: &Bound<'_, PyAny>) -> PyResult<TimerNext> {
-    static STOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static DELAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static STOP: Once<Py<PyAny>> = Once::new();
+    static DELAY: Once<Py<PyAny>> = Once::new();
     if returned.is_none() {
         return Ok(TimerNext::Tick);
     }

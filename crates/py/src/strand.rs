@@ -9,12 +9,12 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::arguments::callable;
 use crate::attach;
 use crate::event_loop::{CoreStrand, LoopCore};
+use crate::once::Once;
 use crate::payload::{Call, Carried};
 use crate::sending;
 use crate::timer::Timer;
@@ -48,7 +48,7 @@ impl Strand {
     /// `StrandState.ACTIVE`, `PAUSED`, `CLOSING` (the terminal message is in) or `CLOSED`.
     #[getter]
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static CLASS: Once<Py<PyAny>> = Once::new();
         let state = match self.owner.get().core()?.strand_view(&self.strand).state {
             StrandState::Active => "ACTIVE",
             StrandState::Paused => "PAUSED",
@@ -200,7 +200,7 @@ impl Strand {
         on_closed: Option<Bound<'py, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyList>> {
-        static MESSAGE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static MESSAGE: Once<Py<PyAny>> = Once::new();
         let (this, py) = (slf.get(), slf.py());
         let timeout = attach::timeout("timeout", timeout)?;
         let core = this.owner.get().core()?;

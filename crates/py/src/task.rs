@@ -16,11 +16,11 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::event_loop::Core;
 use crate::group::Group;
 use crate::inside::Inside;
+use crate::once::Once;
 use crate::payload::Carried;
 use crate::scope::Scope;
 
@@ -238,7 +238,7 @@ fn finish(task: &Bound<'_, Task>, error: Option<PyErr>) {
 
 /// The task has ended inside of scopes that it entered: what is left in them is cancelled and held, and somebody told.
 fn left_open(task: &Bound<'_, Task>, scope: Py<Scope>, error: Option<PyErr>) -> PyErr {
-    static LEFT_OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static LEFT_OPEN: Once<Py<PyAny>> = Once::new();
     let py = task.py();
     let told = LEFT_OPEN
         .import(py, "manyhands._tasks._scope", "left_open")

@@ -11,8 +11,8 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
+use crate::once::Once;
 use crate::task::{self, Task};
 
 /// What became of a wait.
@@ -45,7 +45,7 @@ pub struct Wait {
 
 /// The error of a task that is told to stop.
 pub fn cancelled(py: Python<'_>) -> PyErr {
-    static CANCELLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static CANCELLED: Once<Py<PyAny>> = Once::new();
     match CANCELLED.import(py, "manyhands.errors", "Cancelled").and_then(|class| class.call0()) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,

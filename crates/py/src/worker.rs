@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use manyhands_core::pool::{Errand, Lane, PoolSeat, StopReason, Taken};
 use manyhands_core::sync::{Arc, Mutex};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::attach::{self, Lent};
 use crate::current::{self, Before};
 use crate::errors;
 use crate::job::{Callable, JobCore, Work};
+use crate::once::Once;
 use crate::pool::CorePool;
 
 /// What a worker's thread is inside of.
@@ -91,7 +91,7 @@ impl Worker {
         let inside = Inside { job: job.clone().unbind(), before, lent };
         *self.inside.lock() = Some(inside);
         let Some(hook) = hook else { return Ok((function, args, kwargs)) };
-        static HOOKED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static HOOKED: Once<Py<PyAny>> = Once::new();
         let hooked = HOOKED.import(py, "manyhands._pool_thread", "call_hooked")?;
         let args = (hook, job, function, args, kwargs).into_pyobject(py)?;
         Ok((hooked.clone().unbind(), args.unbind(), None))
@@ -133,7 +133,7 @@ impl Worker {
             match taken {
                 Taken::Job(_, held) => return self.begin_taken(held.0.into_bound(py), true).map(Some),
                 Taken::Errand(errand, held) => {
-                    static ERRAND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                    static ERRAND: Once<Py<PyAny>> = Once::new();
                     let run = ERRAND.import(py, "manyhands._pool_thread", "run_errand")?;
                     let errand = match errand {
                         Errand::Conclude(_) => "conclude",

@@ -2,19 +2,20 @@
 
 use manyhands_core::pool::{Job, Status, StopReason};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+
+use crate::once::Once;
 
 macro_rules! python {
     ($py:expr, $module:literal, $name:literal) => {{
-        static OBJECT: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+        static OBJECT: crate::once::Once<Py<PyAny>> = crate::once::Once::new();
         OBJECT.import($py, $module, $name)
     }};
 }
 pub(super) use python;
 
 fn member(py: Python<'_>, class: &str, index: usize) -> PyResult<Py<PyAny>> {
-    static MEMBERS: PyOnceLock<[Vec<Py<PyAny>>; 2]> = PyOnceLock::new();
-    let members = MEMBERS.get_or_try_init(py, || -> PyResult<_> {
+    static MEMBERS: Once<[Vec<Py<PyAny>>; 2]> = Once::new();
+    let members = MEMBERS.get_or_try_init(|| -> PyResult<_> {
         let module = py.import("manyhands._job")?;
         let of = |name| -> PyResult<Vec<Py<PyAny>>> {
             module.getattr(name)?.try_iter()?.map(|member| Ok(member?.unbind())).collect()

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::job::JobCore;
+use crate::once::Once;
 use crate::{attach, current};
 
 /// The job that the calling thread runs, or None.
@@ -35,7 +35,7 @@ fn stopped(py: Python<'_>) -> PyErr {
 /// Sleep, in a job no longer than until it is told to stop: then `JobStopped` is raised.
 #[pyfunction]
 pub fn sleep_blocking(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    static SLEEP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static SLEEP: Once<Py<PyAny>> = Once::new();
     let duration = attach::duration("seconds", seconds)?;
     let Some(job) = current::job(py) else {
         SLEEP.import(py, "time", "sleep")?.call1((seconds,))?;
