@@ -12,6 +12,7 @@ private `_threads` and `_max_workers`: a class of that name gives them these, an
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import faulthandler
 import importlib.util
 import itertools
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import threading
 import unittest
+import weakref
 from pathlib import Path
 
 import manyhands as mh
@@ -90,9 +92,19 @@ def executor_class(kind: str) -> type:
     return ThreadPoolExecutor
 
 
+class Dangling(weakref.WeakSet):
+    """What `test.support` asks which threads there are: it iterates while threads begin, which a WeakSet does not bear."""
+
+    def __iter__(self):
+        while True:
+            with contextlib.suppress(RuntimeError):  # it changed its size
+                return iter(list(super().__iter__()))
+
+
 def prepare(kind: str, directory: str | None) -> None:
     """Put the class in its place, and give an older interpreter what the cases of a newer one ask its test package for."""
     concurrent.futures.ThreadPoolExecutor = executor_class(kind)  # type: ignore[misc]
+    threading._dangling = Dangling(threading._dangling)  # type: ignore[attr-defined]
     if directory is not None:
         sys.path.insert(0, directory)
     import test.support
